@@ -1,0 +1,9 @@
+std = "luajit"
+max_line_length = 100
+allow_defined = false
+exclude_files = { "build*/**", "luarocks*/**" }
+
+files["spec"] = { std = "luajit+busted" }
+-- A policy file runs in a state of its own, where the decisions are the only extra globals.
+files["lua/policies"] = { read_globals = { "allow", "deny", "replace", "answer", "ask", "wait", "again" } }
+files["lua/meta"] = { ignore = { "212", "211", "311", "241" } }

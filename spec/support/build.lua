@@ -1,0 +1,2 @@
+-- Where the build under test is; spec/run.lua sets `dir`.
+return { dir = "build" }
