@@ -1,0 +1,299 @@
+-- SPDX-License-Identifier: MIT
+-- The engine: takes jobs, places them, gives each its environment, tools and policies, and runs any
+-- number of them at once on one loop.
+
+local Run = require("farcall.run")
+local catalog = require("farcall.catalog")
+local environments = require("farcall.environments")
+local errors = require("farcall.errors")
+local journal = require("farcall.journal")
+local json = require("farcall.core.json")
+local oneshot = require("farcall.oneshot")
+local policy = require("farcall.policy")
+local schema = require("farcall.schema")
+local shell = require("farcall.shell")
+local system = require("farcall.core.system")
+local task = require("farcall.task")
+local toolset = require("farcall.toolset")
+
+---@class farcall.Engine
+local engine = {}
+engine.__index = engine
+
+---@class farcall.Job
+---@field script string the text
+---@field filename? string what to call it in tracebacks; its extension tells the language
+---@field language? string
+---@field args? string[]
+---@field backend? string name from the configuration, or of a backend
+---@field options? table<string, any> of the backend, over the configuration's
+---@field timeout? number seconds
+---@field max_calls? integer
+---@field allow? string[] narrows the tools
+---@field policies? table[] {name or path, options}, added to the configuration's
+---@field env? table<string, string> given to the script
+---@field transport? "uds"
+
+---@class farcall.Hooks what the caller wants to hear while the script runs
+---@field stdout? async fun(bytes: string) cleaned output as it comes
+---@field stderr? async fun(bytes: string)
+---@field call? fun(record: farcall.CallRecord) a call has ended
+---@field ask? async fun(question: string): boolean a policy wants a human's word
+
+---@param cfg farcall.Config
+---@return farcall.Engine
+function engine.new(cfg)
+  return setmetatable({
+    cfg = cfg, catalog = catalog.new(cfg), runs = {},
+    -- What policies keep for longer than a run, by policy.
+    operator = {},
+    environments = environments.new({
+      environ = cfg.environ, passthrough = cfg.passthrough, runtime_dir = cfg.runtime_dir,
+      supervisor = cfg.supervisor, log = cfg.log,
+    }),
+  }, engine)
+end
+
+-- Two uses of one backend share an environment when every option is the same.
+local function private_key(where)
+  local names, parts = {}, { where.name }
+  for name in pairs(where.options) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    local value = where.options[name]
+    parts[#parts + 1] = name .. "=" .. (json.encode({ value }) or tostring(value))
+  end
+  return table.concat(parts, "\0")
+end
+
+---@async
+local function open_environment(self, where)
+  return self.environments:get(private_key(where), where.backend, where.options)
+end
+
+local function check_job(job)
+  if type(job.script) ~= "string" or not job.script:find("%S") then
+    return nil, errors.new("usage", "job", "the script is empty")
+  end
+  if job.script:find("\0", 1, true) then
+    return nil, errors.new("usage", "job", "the script holds a NUL byte: it is not a text")
+  end
+  if job.transport and job.transport ~= "uds" then
+    return nil, errors.new("unsupported", "transport " .. job.transport, "only uds is there so far")
+  end
+  return true
+end
+
+local function narrowed(names, allow)
+  if not allow then
+    return names
+  end
+  local listed, kept = {}, {}
+  for _, name in ipairs(names) do
+    listed[name] = true
+  end
+  for _, name in ipairs(allow) do
+    if not listed[name] then
+      local near = schema.suggest(name, names)
+      return nil, errors.new("usage", "allow", "no listed tool is called " .. name,
+        { hint = near and "did you mean " .. near .. "?" or nil })
+    end
+    kept[#kept + 1] = name
+  end
+  return kept
+end
+
+local function joined(first, second)
+  local all = {}
+  for _, list in ipairs({ first, second or {} }) do
+    for _, entry in ipairs(list) do
+      all[#all + 1] = entry
+    end
+  end
+  return all
+end
+
+---@return farcall.PolicyChain?
+---@return farcall.Error? err
+local function open_chain(self, run)
+  local tools = run.toolset
+  return policy.chain({
+    policies = joined(self.cfg.policies, run.job.policies), policy_path = self.cfg.policy_path,
+    run_id = run.id, operator = self.operator, now = system.time, random = math.random,
+    job = { language = run.template.language, backend = run.job.backend, timeout = run.timeout },
+    validate = function(tool, arguments)
+      return tools:get(tool).validator(arguments)
+    end,
+  })
+end
+
+---What can be known to be wrong before anything is started.
+---@return farcall.Run?
+---@return farcall.Error? err
+local function prepare(self, job)
+  local ok, err = check_job(job)
+  if not ok then
+    return nil, err
+  end
+  local run = { cfg = self.cfg, job = job, id = journal.new_id() }
+  run.template, err = self.catalog:template(job)
+  if not run.template then
+    return nil, err
+  end
+  local names
+  names, err = narrowed(self.cfg.enabled_tools or {}, job.allow)
+  if not names then
+    return nil, err
+  end
+  run.toolset, err = toolset.new({ cfg = self.cfg, names = names })
+  if not run.toolset then
+    return nil, err
+  end
+  run.timeout = job.timeout or self.cfg.limits.timeout
+  run.chain, err = open_chain(self, run)
+  if not run.chain then
+    return nil, err
+  end
+  return run
+end
+
+---The backends that a policy may choose from.
+local function candidates(self, job)
+  if job.backend then
+    return { { name = job.backend } }
+  end
+  local list = {}
+  for name in pairs(self.cfg.backends) do
+    list[#list + 1] = { name = name }
+  end
+  table.sort(list, function(a, b)
+    return a.name < b.name
+  end)
+  return list
+end
+
+---Opens what the run needs: its place, its environment, its journal.
+---@async
+local function settle(self, run)
+  local job = run.job
+  local facts = { language = run.template.language, backend = job.backend, timeout = run.timeout }
+  local name, err = run.chain:place(facts, candidates(self, job))
+  if not name and err then
+    return nil, err
+  end
+  run.where, err = self.catalog:backend(name or job.backend, job.options)
+  if not run.where then
+    return nil, err
+  end
+  run.env, err = open_environment(self, run.where)
+  if not run.env then
+    return nil, err
+  end
+  run.journal, err = journal.open({
+    state_dir = self.cfg.state_dir, run_id = run.id, sync = self.cfg.journal_sync,
+    job = {
+      script = job.script, filename = job.filename, language = run.template.language,
+      args = json.array(job.args or {}), backend = run.where.name, timeout = run.timeout,
+    },
+  })
+  if not run.journal then
+    return nil, err
+  end
+  return true
+end
+
+---Runs one job to its end.
+---@async
+---@param job farcall.Job
+---@param hooks? farcall.Hooks
+---@return table? result whatever the script did: design.md section 5
+---@return farcall.Error? err job, configuration or backend is wrong; nothing was started
+---@nodiscard
+function engine:run(job, hooks)
+  local parts, err = prepare(self, job)
+  if not parts then
+    return nil, err
+  end
+  local settled
+  settled, err = settle(self, parts)
+  if not settled then
+    parts.chain:close()
+    if err.kind == "denied" and err.op == "placement" then
+      return {
+        run_id = parts.id, status = "refused", error = err.msg, output = "", stderr = "",
+        backend = job.backend, tool_calls_made = 0, calls = json.array({}), duration_seconds = 0,
+      }
+    end
+    return nil, err
+  end
+  local run = Run.new(parts, hooks or {})
+  self.runs[run] = true
+  local ok, result = pcall(run.live, run)
+  self.runs[run] = nil
+  if not ok then
+    error(result, 0)
+  end
+  return result
+end
+
+---One oneshot, for `farcall exec`.
+---@async
+---@param spec table a oneshot's fields, and backend and options as in a job
+---@return farcall.oneshot.Result?
+---@return farcall.Error? err
+---@nodiscard
+function engine:exec(spec)
+  local env, err = self:environment(spec.backend, spec.options)
+  if not env then
+    return nil, err
+  end
+  return oneshot.run(env, {
+    command = spec.command, argv = spec.argv, stdin = spec.stdin, cwd = spec.cwd, env = spec.env,
+    timeout = spec.timeout, max_output = spec.max_output,
+  })
+end
+
+---A persistent shell in an environment.
+---@async
+---@param spec {backend?: string, options?: table}
+---@return farcall.Shell?
+---@return farcall.Error? err
+---@nodiscard
+function engine:shell(spec)
+  local env, err = self:environment(spec.backend, spec.options)
+  if not env then
+    return nil, err
+  end
+  return shell.new(env)
+end
+
+---The environment of a backend, opened when it is not yet.
+---@async
+---@return farcall.Env?
+---@return farcall.Error? err
+---@nodiscard
+function engine:environment(backend, options)
+  local where, err = self.catalog:backend(backend, options)
+  if not where then
+    return nil, err
+  end
+  return open_environment(self, where)
+end
+
+---Ends every run that is under way.
+---@param signal_name string
+function engine:interrupt(signal_name)
+  for run in pairs(self.runs) do
+    run:stop("interrupted", "interrupted by SIG" .. signal_name)
+  end
+end
+
+---Closes the environments that are this process' own. Call it when no run is under way.
+---@async
+function engine:close()
+  task.shield(self.environments.close, self.environments)
+end
+
+return engine

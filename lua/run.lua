@@ -1,0 +1,319 @@
+-- SPDX-License-Identifier: MIT
+-- One run: from when it is known to be possible until everything that it took is given back.
+
+local atomicfile = require("farcall.core.atomicfile")
+local dispatch = require("farcall.dispatch")
+local errors = require("farcall.errors")
+local fs = require("farcall.core.fs")
+local json = require("farcall.core.json")
+local oneshot = require("farcall.oneshot")
+local output = require("farcall.output")
+local shell = require("farcall.shell")
+local stub = require("farcall.stub")
+local system = require("farcall.core.system")
+local task = require("farcall.task")
+local uds = require("farcall.transports.uds")
+
+local MODE_PRIVATE = 384 -- 0600
+
+---@class farcall.Run
+---@field id string
+---@field job farcall.Job
+---@field cfg farcall.Config
+---@field where {name: string, options: table} the backend that was chosen
+---@field env farcall.Env
+---@field template farcall.StubTemplate
+---@field toolset farcall.Toolset
+---@field chain farcall.PolicyChain
+---@field journal farcall.Journal
+---@field timeout number seconds
+---@field dispatch farcall.Dispatch
+---@field private process? farcall.Process
+---@field private stopped? "timeout"|"interrupted"
+local Run = {}
+Run.__index = Run
+
+local function new_token()
+  return (system.random(32):gsub(".", function(char)
+    return ("%02x"):format(char:byte())
+  end))
+end
+
+local function new_output(run, name, hook)
+  local limits = run.cfg.limits
+  return output.new({
+    max_bytes = limits[name .. "_bytes"], spill_path = run.journal.dir .. "/" .. name .. ".txt",
+    spill_max = limits.spill_bytes, redact = true, on_text = hook,
+  })
+end
+
+---What the handlers of a run's calls act through, but for what differs from call to call.
+local function tool_context(run)
+  local env, cwd = run.env, run.where.options.cwd or run.env.cwd or system.cwd()
+  local persistent
+  local ctx = { env = env, cwd = cwd, sleep = task.sleep }
+
+  ---@async
+  function ctx.oneshot(spec)
+    local own = { cwd = cwd }
+    for key, value in pairs(spec) do
+      own[key] = value
+    end
+    return oneshot.run(env, own)
+  end
+
+  ---@async
+  function ctx.shell(spec)
+    persistent = persistent or shell.new(env)
+    return persistent:run(spec)
+  end
+
+  function ctx.log(text)
+    run.journal:event("log", { text = tostring(text) })
+  end
+
+  ---@async
+  function run.close_shell()
+    if persistent then
+      persistent:close()
+    end
+  end
+
+  return ctx
+end
+
+---Takes what the engine has prepared and makes it a run.
+---@param parts table the public fields above, without dispatch
+---@param hooks farcall.Hooks
+---@return farcall.Run
+function Run.new(parts, hooks)
+  local run = setmetatable(parts, Run)
+  run.token = new_token()
+  run.stdout = new_output(run, "stdout", hooks.stdout)
+  run.stderr = new_output(run, "stderr", hooks.stderr)
+  run.dispatch = dispatch.new({
+    toolset = run.toolset, chain = run.chain, journal = run.journal,
+    max_calls = run.job.max_calls or run.cfg.limits.max_calls,
+    parallel_calls = run.cfg.limits.parallel_calls, deadline = task.now() + run.timeout,
+    on_call = hooks.call, ask = hooks.ask, tool_context = tool_context(run),
+  })
+  return run
+end
+
+-- The script goes by its own name in tracebacks, as far as that is a plain one that no file of the
+-- stub has.
+local function script_name(run, files)
+  local name = (run.job.filename or ""):match("[^/]*$")
+  local taken = false
+  for _, file in ipairs(files) do
+    taken = taken or file.name == name
+  end
+  if taken or #name > 100 or not name:find("^[%w_][%w_.%-]*$") then
+    name = "script." .. (run.template.extensions[1] or "txt")
+  end
+  return name
+end
+
+---Makes the run's private directory: token, stub, script.
+local function furnish(run)
+  local files, err = stub.render(run.template, run.toolset, run.cfg.stub_options)
+  if not files then
+    return nil, err
+  end
+  local message, code
+  run.dir, message, code = fs.mkdtemp(run.cfg.runtime_dir .. "/run-")
+  if not run.dir then
+    return nil, errors.wrap("directory of the run", message, code)
+  end
+  run.script = script_name(run, files)
+  table.insert(files, { name = run.script, text = run.job.script })
+  table.insert(files, { name = "token", text = run.token })
+  for _, file in ipairs(files) do
+    local written
+    written, message, code = atomicfile.write(run.dir .. "/" .. file.name, file.text,
+      { mode = MODE_PRIVATE, sync = false })
+    if not written then
+      return nil, errors.wrap("directory of the run", message, code)
+    end
+  end
+  return true
+end
+
+---Starts the script by the first of the template's interpreters that is there.
+---@async
+local function start_script(run)
+  local environment = { FARCALL_RUN_DIR = run.dir }
+  for name, value in pairs(run.template.environment and run.template.environment(run.dir) or {}) do
+    environment[name] = value
+  end
+  for name, value in pairs(run.job.env or {}) do
+    environment[name] = value
+  end
+  local failure
+  for _, interpreter in ipairs(run.template.interpreter) do
+    local argv = { interpreter, run.dir .. "/" .. run.script }
+    for _, word in ipairs(run.job.args or {}) do
+      argv[#argv + 1] = word
+    end
+    local process, err = run.env:start({ argv = argv, env = environment, stdin = "null" })
+    if process then
+      return process
+    end
+    failure = failure or err
+    if err.code ~= "ENOENT" then
+      break
+    end
+  end
+  return nil, failure
+end
+
+---@async
+---@return {exit?: integer, name?: string}? status of the script
+---@return farcall.Error? err
+local function execute(run)
+  local furnished, err = furnish(run)
+  if not furnished then
+    return nil, err
+  end
+  local message, code
+  run.server, message, code = uds.serve(run.dir .. "/socket", run.token, function(request, respond)
+    run.dispatch:call(request, respond)
+  end)
+  if not run.server then
+    return nil, errors.wrap("socket of the run", message, code)
+  end
+  local process
+  process, err = start_script(run)
+  if not process then
+    return nil, err
+  end
+  run.process = process
+  if run.stopped then
+    task.spawn(process.kill, process)
+  end
+  local streams = { out = run.stdout, err = run.stderr }
+  for name, bytes in function()
+    return process:read(262144)
+  end do
+    streams[name]:feed(bytes)
+  end
+  return process:wait()
+end
+
+---Ends the run early. The first reason counts.
+---@param reason "timeout"|"interrupted"
+---@param detail string
+function Run:stop(reason, detail)
+  if self.ended or self.stopped then
+    return
+  end
+  self.stopped, self.stop_detail = reason, detail
+  if self.process then
+    task.spawn(self.process.kill, self.process)
+  end
+end
+
+local HINTS = {
+  { "ModuleNotFoundError: No module named '([%w_.]+)'",
+    "the module %s is not installed in the script's environment" },
+  { "NameError: name '([%w_]+)' is not defined",
+    "if %s is a tool, import it: from farcall import ..." },
+  { "ImportError: cannot import name '([%w_]+)' from '[%w_]+'", "no listed tool is called %s" },
+}
+
+local function hint_for(stderr)
+  for _, rule in ipairs(HINTS) do
+    local name = stderr:match(rule[1])
+    if name then
+      return rule[2]:format(name)
+    end
+  end
+  return nil
+end
+
+local function describe_end(run, result, status, failure)
+  if failure then
+    result.status, result.error, result.hint = "error", tostring(failure), failure.hint
+    result.error_kind = failure.kind
+    return
+  end
+  result.exit_code, result.signal = status.exit, status.name
+  if run.stopped then
+    result.status, result.error = run.stopped, run.stop_detail
+  elseif status.exit == 0 then
+    result.status = "success"
+  else
+    result.status = "error"
+    result.error = status.exit and ("the script exited with code %d"):format(status.exit)
+      or ("the script was ended by signal %s"):format(status.name)
+    result.hint = hint_for(result.stderr)
+  end
+end
+
+local function describe_output(run, result)
+  local out, err = run.stdout:finish(), run.stderr:finish()
+  result.output, result.stderr = out.text, err.text
+  result.stdout_bytes_total = out.bytes_total
+  result.stdout_bytes_captured = out.bytes_captured
+  result.stdout_bytes_omitted = out.bytes_omitted
+  result.spill_path = out.spill_path
+  result.stderr_bytes_total = err.bytes_total
+  result.stderr_bytes_omitted = err.bytes_omitted
+  result.stderr_spill_path = err.spill_path
+end
+
+---Gives back everything that the run took, in whatever state it is.
+---@async
+local function clean_up(run)
+  run.ended = true
+  if run.process then
+    run.process:kill()
+    run.process:wait()
+  end
+  run.dispatch:close()
+  run.close_shell()
+  if run.server then
+    run.server:close()
+  end
+  if run.dir then
+    fs.rmtree(run.dir)
+  end
+end
+
+---Runs the script to its end. Called once.
+---@async
+---@return table result
+function Run:live()
+  local began = task.now()
+  local timer = task.loop():timer(math.ceil(self.timeout * 1000), function()
+    self:stop("timeout", ("the script took longer than %g s and was killed"):format(self.timeout))
+  end)
+  local ok, status, failure = pcall(execute, self)
+  timer:close()
+  local raised
+  if not ok then
+    raised = status
+    status, failure = nil, errors.is(raised) and raised
+      or errors.new("internal", "run " .. self.id, tostring(raised))
+  end
+  task.shield(clean_up, self)
+  local result = {
+    run_id = self.id, backend = self.where.name, environment = self.env.name or self.where.name,
+    transport = "uds", tool_calls_made = self.dispatch.made,
+    calls = json.array(self.dispatch.records),
+    calls_omitted = self.dispatch.omitted > 0 and self.dispatch.omitted or nil,
+    duration_seconds = task.now() - began,
+  }
+  describe_output(self, result)
+  describe_end(self, result, status, failure)
+  result = self.chain:finish(result)
+  self.chain:close()
+  self.journal:result(result)
+  self.journal:close()
+  if raised and not (errors.is(raised) and raised.kind == "cancelled") then
+    error(raised, 0)
+  end
+  return result
+end
+
+return Run

@@ -1,0 +1,232 @@
+-- SPDX-License-Identifier: MIT
+-- The transport of the same machine: a Unix socket in the run's private directory, JSON lines, many
+-- connections at once. It knows the wire and nothing of tools or policies: a request that is well
+-- formed and holds the run's token is handed up, its reply is sent down.
+
+local bit = require("bit")
+local json = require("farcall.core.json")
+local sock = require("farcall.core.sock")
+local system = require("farcall.core.system")
+local task = require("farcall.task")
+
+local uds = {}
+
+-- What a far side may ask of the engine's memory: connections, one line, and replies that it does
+-- not read. A connection that passes the last is not read from until it has caught up.
+local MAX_CONNECTIONS = 512
+local MAX_LINE = 64 * 1024 * 1024
+local MAX_UNREAD = 4 * 1024 * 1024
+local MAX_IN_FLIGHT = 256
+local MAX_ID = 64
+local MAX_TOOL = 128
+
+local FIELDS = { id = "id", tool = "string", args = "object", token = "string" }
+
+---Compares without an early end, so that the time tells nothing.
+local function same_token(given, token)
+  if #given ~= #token then
+    return false
+  end
+  local difference = 0
+  for i = 1, #token do
+    difference = bit.bor(difference, bit.bxor(given:byte(i), token:byte(i)))
+  end
+  return difference == 0
+end
+
+local function is_id(value)
+  return type(value) == "number" and value % 1 == 0 or type(value) == "string" and #value <= MAX_ID
+end
+
+---@return string? reason why the decoded line is no request
+local function misshapen(request)
+  if type(request) ~= "table" or json.is_array(request) then
+    return "a request is a JSON object"
+  end
+  for key in pairs(request) do
+    if not FIELDS[key] then
+      return "a request has no field of this name"
+    end
+  end
+  if not is_id(request.id) then
+    return "id is an integer or a string of at most 64 bytes"
+  end
+  if type(request.tool) ~= "string" or #request.tool > MAX_TOOL then
+    return "tool is a string of at most 128 bytes"
+  end
+  if type(request.args) ~= "table" or json.is_array(request.args) then
+    return "args is an object"
+  end
+  if type(request.token) ~= "string" then
+    return "token is a string"
+  end
+  return nil
+end
+
+local function failure(id, kind, message)
+  return { id = id or json.null, error = { kind = kind, message = message } }
+end
+
+---One connection of the script.
+---@class farcall.uds.Connection
+local Connection = {}
+Connection.__index = Connection
+
+function Connection:send(reply)
+  if self.closed then
+    return false
+  end
+  local text, problem = json.encode(reply)
+  if not text then
+    local message = "the result cannot be sent: " .. problem
+    text = assert(json.encode(failure(reply.id, "failed", message)))
+  end
+  local pending = self.io:write(text .. "\n")
+  if not pending then
+    self:close()
+    return false
+  end
+  if pending > MAX_UNREAD and not self.blocked then
+    self.blocked = true
+    self:pace()
+    self.io:on_drained(function()
+      self.blocked = false
+      self:pace()
+    end)
+  end
+  return true
+end
+
+---Reads from the connection, or not, as its unread replies and unanswered calls allow.
+function Connection:pace()
+  if self.closed then
+    return
+  end
+  local hold = self.blocked or self.in_flight >= MAX_IN_FLIGHT
+  if hold ~= self.held then
+    self.held = hold
+    self.io:on_readable(not hold and self.readable or nil)
+  end
+end
+
+function Connection:close()
+  if not self.closed then
+    self.closed = true
+    self.io:close()
+    self.server:forget(self)
+  end
+end
+
+---Sends a last word and closes when it is out.
+function Connection:dismiss(kind, message, id)
+  if self:send(failure(id, kind, message)) then
+    self.io:on_readable(nil)
+    if self.io:pending() == 0 then
+      self:close()
+    else
+      self.io:on_drained(function()
+        self:close()
+      end)
+    end
+  end
+end
+
+function Connection:line(line)
+  local request, problem = json.decode(line)
+  if request == nil then
+    return self:send(failure(nil, "protocol", "not a request: " .. problem))
+  end
+  local reason = misshapen(request)
+  if reason then
+    local id = type(request) == "table" and is_id(request.id) and request.id or nil
+    return self:send(failure(id, "protocol", "not a request: " .. reason))
+  end
+  if not same_token(request.token, self.server.token) then
+    return self:dismiss("denied", "the token is not this run's", request.id)
+  end
+  self.in_flight = self.in_flight + 1
+  self:pace()
+  local id = request.id
+  self.server.on_request(request, function(reply)
+    reply.id = id
+    self.in_flight = self.in_flight - 1
+    local sent = self:send(reply)
+    self:pace()
+    return sent
+  end)
+end
+
+function Connection:read()
+  while not self.closed and not self.held do
+    local line, problem, code = self.io:readline(MAX_LINE)
+    if line then
+      self:line(line)
+    elseif code == "EAGAIN" then
+      return
+    elseif code == "LIMIT" then
+      return self:dismiss("limit", ("a request has at most %d bytes"):format(MAX_LINE))
+    else
+      -- The end: of the whole stream, or in the middle of a line, which is then nobody's.
+      return self:close()
+    end
+  end
+end
+
+---@class farcall.uds.Server
+local Server = {}
+Server.__index = Server
+
+function Server:accept(io, peer)
+  if peer.uid ~= self.uid and peer.uid ~= 0 then
+    return io:close()
+  end
+  local connection = setmetatable({ io = io, server = self, in_flight = 0 }, Connection)
+  self.connections[connection] = true
+  self.count = self.count + 1
+  if self.count > MAX_CONNECTIONS then
+    return connection:dismiss("limit", ("a run has at most %d connections"):format(MAX_CONNECTIONS))
+  end
+  connection.readable = function()
+    connection:read()
+  end
+  connection.held = false
+  io:on_readable(connection.readable)
+end
+
+function Server:forget(connection)
+  self.connections[connection] = nil
+  self.count = self.count - 1
+end
+
+---Stops listening and hangs up on everybody. Idempotent.
+function Server:close()
+  self.listener:close()
+  for connection in pairs(self.connections) do
+    connection:close()
+  end
+end
+
+---Serves calls on `path`, which must be in a directory that only this user can enter.
+---@param path string
+---@param token string of this run
+---@param on_request fun(request: table, reply: fun(reply: table): boolean) called on the loop for
+---each good request; reply must be called exactly once, with {result} or {error}
+---@return farcall.uds.Server?
+---@return string? message
+---@return string? code
+function uds.serve(path, token, on_request)
+  local server = setmetatable({
+    token = token, on_request = on_request, uid = system.uid(), connections = {}, count = 0,
+  }, Server)
+  local function accept(io, peer)
+    server:accept(io, peer)
+  end
+  local listener, message, code = sock.listen(task.loop(), path, { backlog = 512 }, accept)
+  if not listener then
+    return nil, message, code
+  end
+  server.listener = listener
+  return server
+end
+
+return uds
