@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Shared by the specs; busted loads it first. After each test the process must hold the same
--- descriptors and the same number of children, and stand in the same directory, as before it.
+-- Shared by the specs. After each test the process must hold the same descriptors, have no children
+-- and stand in the same directory as before it (spec/support/leaks.lua).
 
 local fs = require("farcall.core.fs")
 local system = require("farcall.core.system")
@@ -92,16 +92,16 @@ local function leaks(before)
   return leaked
 end
 
-local busted = require("busted")
 local before
-busted.subscribe({ "test", "start" }, function()
+
+---Before each test: what must be the same after it.
+function helper.note_state()
   collectgarbage()
   collectgarbage()
   before = { fds = helper.open_fds(), cwd = system.cwd() }
-  return nil, true
-end)
+end
 
--- An after_each of every file: fails the test that leaked.
+---After each test: removes its scratch directories; fails the test that left something behind.
 function helper.check_leaks()
   for _, dir in ipairs(scratch) do
     fs.rmtree(dir)

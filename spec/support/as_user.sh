@@ -1,0 +1,22 @@
+#!/bin/sh
+# Runs the specs of files, sockets, processes and kills as an ordinary user, from a copy of the tree
+# that this user can read. $1: the build folder. Must be started by root.
+set -eu
+build=$(cd "$1" && pwd)
+user=farcall-spec
+id "$user" >/dev/null 2>&1 || useradd --system --no-create-home --shell /bin/sh "$user"
+copy=$(mktemp -d /tmp/farcall-as-user-XXXXXX)
+trap 'rm -rf "$copy"' EXIT
+cp -R lua spec examples README.md docs "$copy/"
+mkdir -p "$copy/build" "$copy/home"
+cp "$build/spec_host" "$build/farcall" "$build/farcall-supervisor" "$build/farcall.so" "$copy/build/"
+mkdir "$copy/build/lua"
+ln -s "$copy/lua" "$copy/build/lua/farcall"
+chown -R "$user" "$copy"
+chmod 755 "$copy"
+cd "$copy"
+HOME=$copy/home setpriv --reuid="$user" --regid="$user" --init-groups \
+  env -u XDG_RUNTIME_DIR -u XDG_STATE_HOME -u XDG_CONFIG_HOME \
+  build/spec_host spec/run.lua -o spec/support/report.lua --helper spec/support/leaks.lua \
+  spec/core spec/transports spec/backends spec/tools spec/supervisor_spec.lua spec/engine_spec.lua \
+  spec/shell_spec.lua spec/journal_spec.lua spec/output_spec.lua spec/hostile_spec.lua
