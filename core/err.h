@@ -21,7 +21,9 @@
   X(RAISED, -4108, "the code raised an error")                                                     \
   X(INSTRUCTIONS, -4109, "ran more instructions than it may")                                      \
   X(MEMORY, -4110, "used more memory than it may")                                                 \
-  X(RESOLVE, -4111, "the host name could not be resolved")
+  X(RESOLVE, -4111, "the host name could not be resolved")                                         \
+  X(NOTFILE, -4112, "not a regular file")                                                          \
+  X(PARTIAL, -4113, "only a part could be written")
 
 enum err {
 #define ERR_ENUM(name, number, text) ERR_##name = (number),
