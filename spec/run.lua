@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 -- Runs the specs with busted inside the spec host: host spec/run.lua [busted's options] FILE...
 -- The Lua tree is looked for beside the host, the specs' own helpers under spec/support.
 local build = arg[-1]:match("^(.*)/[^/]*$") or "."

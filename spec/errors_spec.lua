@@ -1,0 +1,26 @@
+-- SPDX-License-Identifier: MIT
+local errors = require("farcall.errors")
+
+describe("errors", function()
+  it("reads as one sentence, with the hint behind", function()
+    local err = errors.new("not_found", "open x.lua", "no such file", { hint = "look in lua/" })
+    assert.equal("open x.lua: no such file (look in lua/)", tostring(err))
+    assert.is_true(errors.is(err))
+    assert.is_false(errors.is("open x.lua"))
+  end)
+
+  it("takes the kind from the core's code", function()
+    assert.equal("not_found", errors.wrap("op", "msg", "ENOENT").kind)
+    assert.equal("limit", errors.wrap("op", "msg", "LIMIT").kind)
+    assert.equal("unavailable", errors.wrap("op", "msg", "EWHATEVER").kind)
+  end)
+
+  it("refuses unknown kinds and fields", function()
+    assert.has_error(function()
+      errors.new("oops", "", "")
+    end)
+    assert.has_error(function()
+      errors.new("lost", "", "", { wrong = 1 })
+    end)
+  end)
+end)
