@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- busted output: a line per spec file, every failure in full, and the counts in the file that the
--- environment names, for spec/run.sh to add up. A pending test counts as failed: none may be left out.
+-- environment names, for spec/run.sh to add up. A pending test counts as failed.
 
 return function()
   local handler = require("busted.outputHandlers.base")()
