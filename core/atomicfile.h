@@ -21,8 +21,9 @@ struct atomicfile_options {
 // Puts size bytes at path. What may be replaced is nothing or a regular file: a directory is
 // -EISDIR, a symbolic link -ELOOP (unless follow), a FIFO, socket or device ERR_NOTFILE. On any
 // failure (-ENOSPC, -EDQUOT, -EFBIG, ...) the old file is untouched and the new one removed; the
-// exception is a failing fsync of the directory, when the new bytes are in place but may not survive
-// a power cut. Without sync a network file system may find out too late that it has no room.
+// exception is a failing fsync of the directory, when the new bytes are in place but may not
+// survive a power cut. Without sync a network file system may find out too late that it has no
+// room.
 int atomicfile_write(const char *path, const void *bytes, size_t size,
                      const struct atomicfile_options *options);
 

@@ -24,7 +24,7 @@ int fs_mkdir(const char *path, mode_t mode, bool parents);
 int fs_list(const char *path, char **names, size_t *size);
 
 struct fs_bytes {
-  char *bytes;        // to be freed by the caller; never NULL on success
+  char *bytes; // to be freed by the caller; never NULL on success
   size_t size;
   uint64_t file_size; // as the system says: 0 for files that are made up as they are read (/proc)
 };

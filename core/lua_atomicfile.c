@@ -6,7 +6,8 @@
 
 enum { MODE_MAX = 07777 };
 
-// atomicfile.write(path, bytes[, {mode=0600, sync=true, follow=false}]) -> true | nil, message, code
+// atomicfile.write(path, bytes[, {mode=0600, sync=true, follow=false}]) -> true | nil, message,
+// code
 static int lua_atomicfile_write(lua_State *L) {
   static const char *const names[] = {"mode", "sync", "follow", NULL};
   const char *path = luaL_checkstring(L, 1);

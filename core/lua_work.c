@@ -239,7 +239,8 @@ static int lua_work_fdatasync(lua_State *L) {
   return sync_job(L, true);
 }
 
-// work:resolve(host, port, fn) -> id; fn({{family=, address=, port=}, ...}) or fn(nil, message, code)
+// work:resolve(host, port, fn) -> id; fn({{family=, address=, port=}, ...}) or fn(nil, message,
+// code)
 static int lua_work_resolve(lua_State *L) {
   struct lua_work *self = check_work(L);
   struct work_request request = {.kind = WORK_RESOLVE, .host = luaL_checkstring(L, 2)};
@@ -282,10 +283,14 @@ static int lua_work_close(lua_State *L) {
 
 int luaopen_farcall_core_work(lua_State *L) {
   static const luaL_Reg methods[] = {
-      {"write_file", lua_work_write_file}, {"read_file", lua_work_read_file},
-      {"fsync", lua_work_fsync},           {"fdatasync", lua_work_fdatasync},
-      {"resolve", lua_work_resolve},       {"cancel", lua_work_cancel},
-      {"pending", lua_work_pending},       {"close", lua_work_close},
+      {"write_file", lua_work_write_file},
+      {"read_file", lua_work_read_file},
+      {"fsync", lua_work_fsync},
+      {"fdatasync", lua_work_fdatasync},
+      {"resolve", lua_work_resolve},
+      {"cancel", lua_work_cancel},
+      {"pending", lua_work_pending},
+      {"close", lua_work_close},
       {NULL, NULL},
   };
   bind_type(L, WORK, methods, lua_work_close);

@@ -83,8 +83,8 @@ void oneshot_free(struct oneshot *queue) {
 // At most one wake-up is under way at a time, so that a burst costs one write to the eventfd. Both
 // sides use an exchange, because exchanges of one variable have one order. If ours comes first, the
 // consumer's reads what it wrote (acquire pairs with release), so it sees the item that we stored
-// before. If the consumer's comes first, ours reads false and we send. A plain load instead could be
-// satisfied before our store of the item is visible, and the wake-up would be lost.
+// before. If the consumer's comes first, ours reads false and we send. A plain load instead could
+// be satisfied before our store of the item is visible, and the wake-up would be lost.
 static void wake_consumer(struct oneshot *queue) {
   if (!atomic_exchange_explicit(&queue->awake, true, memory_order_acq_rel)) {
     loop_wake_send(&queue->wake);

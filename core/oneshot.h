@@ -18,8 +18,8 @@ struct oneshot;
 typedef void (*oneshot_fn)(void *item, void *data);
 
 // A new queue for capacity items (rounded up to a power of two, at least 2) whose items are given
-// to fn on loop's thread. 0 and *out, or -errno; -EINVAL for a capacity of 0 or beyond 2^24. It does
-// not keep loop_run going.
+// to fn on loop's thread. 0 and *out, or -errno; -EINVAL for a capacity of 0 or beyond 2^24. It
+// does not keep loop_run going.
 int oneshot_new(struct loop *loop, size_t capacity, oneshot_fn fn, void *data,
                 struct oneshot **out);
 

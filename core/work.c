@@ -21,8 +21,8 @@ enum {
   PARENT_MODE = 0777,
 };
 
-// Passed from the loop to a thread by the mutex and back by the completion queue; one side at a time
-// has it. The links below the line are the loop's own.
+// Passed from the loop to a thread by the mutex and back by the completion queue; one side at a
+// time has it. The links below the line are the loop's own.
 struct job {
   struct work_request request;
   struct work_result result;
@@ -116,8 +116,8 @@ static void job_free(struct job *job) {
 static int run_write(const struct work_request *r) {
   if (r->parents) {
     const char *slash = strrchr(r->path, '/');
-    char *parent = slash == NULL || slash == r->path ? NULL
-                                                     : strndup(r->path, (size_t)(slash - r->path));
+    char *parent =
+        slash == NULL || slash == r->path ? NULL : strndup(r->path, (size_t)(slash - r->path));
     int code = parent == NULL ? 0 : fs_mkdir(parent, PARENT_MODE, true);
     free(parent);
     if (code != 0) {

@@ -35,30 +35,30 @@ typedef void (*work_done_fn)(const struct work_result *result, void *data);
 // A job as it is given; all of it is copied.
 struct work_request {
   enum work_kind kind;
-  const char *path;                 // WORK_WRITE, WORK_READ
-  const void *bytes;                // WORK_WRITE: goes through atomicfile_write
-  size_t size;                      // WORK_WRITE
-  struct atomicfile_options write;  // WORK_WRITE
-  bool parents;                     // WORK_WRITE: first makes missing directories (0777 and umask)
-  uint64_t offset;                  // WORK_READ: as fs_read
-  size_t max;                       // WORK_READ
-  int fd;                           // WORK_SYNC: duplicated, may be closed at once
-  bool data_only;                   // WORK_SYNC: fdatasync, which leaves out times
-  const char *host, *port;          // WORK_RESOLVE: names or numbers; port may be NULL
-  work_done_fn done;                // called once, on the loop's thread; may call anything here
+  const char *path;                // WORK_WRITE, WORK_READ
+  const void *bytes;               // WORK_WRITE: goes through atomicfile_write
+  size_t size;                     // WORK_WRITE
+  struct atomicfile_options write; // WORK_WRITE
+  bool parents;                    // WORK_WRITE: first makes missing directories (0777 and umask)
+  uint64_t offset;                 // WORK_READ: as fs_read
+  size_t max;                      // WORK_READ
+  int fd;                          // WORK_SYNC: duplicated, may be closed at once
+  bool data_only;                  // WORK_SYNC: fdatasync, which leaves out times
+  const char *host, *port;         // WORK_RESOLVE: names or numbers; port may be NULL
+  work_done_fn done;               // called once, on the loop's thread; may call anything here
   void *data;
 };
 
 // A new, idle one; threads start with the first job. 0 or -ENOMEM.
 int work_new(struct loop *loop, struct work **out);
 
-// Forgets all jobs: no callback comes any more. A file job that is running is waited for, so that no
-// descriptor or file of it is left; a look-up that is running ends by itself and in silence. Accepts
-// NULL.
+// Forgets all jobs: no callback comes any more. A file job that is running is waited for, so that
+// no descriptor or file of it is left; a look-up that is running ends by itself and in silence.
+// Accepts NULL.
 void work_free(struct work *work);
 
-// Starts a job; *id (may be NULL) names it. While one is pending, loop_run does not end. 0, -ENOMEM,
-// -EBADF, or -EAGAIN: thousands are pending, or no thread could be started.
+// Starts a job; *id (may be NULL) names it. While one is pending, loop_run does not end. 0,
+// -ENOMEM, -EBADF, or -EAGAIN: thousands are pending, or no thread could be started.
 int work_submit(struct work *work, const struct work_request *request, uint64_t *id);
 
 // The job's callback will not come. If it is running, it runs to its end, and it may have had its
