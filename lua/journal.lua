@@ -1,0 +1,294 @@
+-- SPDX-License-Identifier: MIT
+-- What a run leaves behind: STATE_DIR/runs/ID/ with job.json, events.jsonl (one JSON object a line)
+-- and, at its end, result.json. Written so that a kill at any point leaves it readable: an event is
+-- one write, the two documents are replaced as a whole. Events go to the kernel at once, which
+-- survives the end of this process; the disk follows at the end of the run, or at each event with
+-- sync = "call". Opening, appending and reading need no task; what waits for the disk does.
+
+local errors = require("farcall.errors")
+local task = require("farcall.task")
+local atomicfile = require("farcall.core.atomicfile")
+local fs = require("farcall.core.fs")
+local json = require("farcall.core.json")
+local system = require("farcall.core.system")
+local text = require("farcall.core.text")
+
+local journal = {}
+
+local JOB, EVENTS, RESULT = "job.json", "events.jsonl", "result.json"
+local DIR_MODE, FILE_MODE = 0x1C0, 0x180 -- 0700, 0600
+local READ_MAX = 256 * 1024 * 1024
+
+---@class farcall.Journal
+---@field dir string the run's directory
+---@field run_id string
+---@field private events farcall.Appender
+---@field private sync "end"|"call"
+---@field private torn? boolean the last write put in a part of a line
+local Journal = {}
+Journal.__index = Journal
+
+---A new run id: ids sort by the time of their making.
+---@param now? number unix seconds
+---@param random? string 5 bytes
+---@return string
+function journal.new_id(now, random)
+  now = now or system.time()
+  local ms = math.floor(now % 1 * 1000)
+  local tail = (random or system.random(5)):gsub(".", function(char)
+    return ("%02x"):format(char:byte())
+  end)
+  return os.date("!%Y%m%d-%H%M%S", math.floor(now)) .. ("-%03d-%s"):format(ms, tail)
+end
+
+local function is_id(id)
+  return type(id) == "string" and #id <= 64 and id:find("^[0-9a-z][0-9a-z-]*$") ~= nil
+end
+
+local function runs_dir(state_dir)
+  return state_dir .. "/runs"
+end
+
+-- Strict JSON takes no broken UTF-8; what cannot be written as it is, is written as it can be.
+local function mend(value, depth)
+  local kind = type(value)
+  if kind == "string" then
+    return (text.clean(value, { escapes = false, utf8 = true, secrets = false }))
+  elseif kind == "number" then
+    return (value ~= value or value == math.huge or value == -math.huge) and tostring(value)
+      or value
+  elseif kind == "table" and depth < 16 then
+    local mended = {}
+    for key, item in pairs(value) do
+      mended[type(key) == "string" and mend(key, depth) or key] = mend(item, depth + 1)
+    end
+    return json.is_array(value) and json.array(mended) or mended
+  elseif kind == "boolean" or value == json.null then
+    return value
+  end
+  return tostring(value)
+end
+
+local function encode(value)
+  local line, message = json.encode(value)
+  if not line then
+    line = json.encode(mend(value, 0))
+      or json.encode({ time = value.time, event = value.event, unreadable = message })
+  end
+  return line
+end
+
+---Begins the journal of a run.
+---@param options {state_dir: string, run_id: string, job: table, sync?: "end"|"call"}
+---@return farcall.Journal?
+---@return farcall.Error? err
+---@nodiscard
+function journal.open(options)
+  if not is_id(options.run_id) then
+    error("journal.open: bad run id", 2)
+  end
+  local self = setmetatable({
+    run_id = options.run_id, dir = runs_dir(options.state_dir) .. "/" .. options.run_id,
+    sync = options.sync or "end",
+  }, Journal)
+  local op = "journal " .. self.dir
+  local job = { started = system.time() }
+  for key, value in pairs(options.job or {}) do
+    job[key] = value
+  end
+  local ok, message, code = fs.mkdir(runs_dir(options.state_dir), DIR_MODE, true)
+  if ok then
+    ok, message, code = fs.mkdir(self.dir, DIR_MODE)
+  end
+  if ok then
+    ok, message, code = atomicfile.write(self.dir .. "/" .. JOB, encode(job) .. "\n",
+      { mode = FILE_MODE, sync = false })
+  end
+  if ok then
+    ok, message, code = fs.appender(self.dir .. "/" .. EVENTS, FILE_MODE)
+  end
+  if not ok then
+    return nil, errors.wrap(op, message, code)
+  end
+  self.events = ok
+  return self
+end
+
+-- Starts fn(done) and waits for done(ok, message, code).
+---@async
+local function wait_for(op, fn)
+  local ok, message, code = task.await(fn)
+  if not ok then
+    return nil, errors.wrap(op, message, code)
+  end
+  return true
+end
+
+---@async
+local function to_disk(path, fd)
+  return wait_for("sync " .. path, function(resume)
+    local work = task.work()
+    local id, message, code = work:fdatasync(fd, resume)
+    if not id then
+      resume(nil, message, code)
+    end
+    return id and function()
+      work:cancel(id)
+    end
+  end)
+end
+
+---Writes an event: one line, one write. With sync = "call" it also waits until it is on the disk.
+---@param name string
+---@param fields? table
+---@return true?
+---@return farcall.Error? err
+function Journal:event(name, fields)
+  local event = {}
+  for key, value in pairs(fields or {}) do
+    event[key] = value
+  end
+  event.time, event.event = system.time(), name
+  -- After a write that put in a part only, the next event begins on a line of its own.
+  local line = (self.torn and "\n" or "") .. encode(event) .. "\n"
+  local ok, message, code = self.events:write(line)
+  if not ok then
+    self.torn = self.torn or code == "PARTIAL"
+    return nil, errors.wrap("journal " .. self.dir .. "/" .. EVENTS, message, code)
+  end
+  self.torn = false
+  if self.sync == "call" then
+    return to_disk(EVENTS, self.events:fileno())
+  end
+  return true
+end
+
+---Writes the run's result as a whole.
+---@async
+---@param result table
+---@return true?
+---@return farcall.Error? err
+function Journal:result(result)
+  local path = self.dir .. "/" .. RESULT
+  return wait_for("journal " .. path, function(resume)
+    local work = task.work()
+    local id, message, code = work:write_file(path, encode(result) .. "\n",
+      { mode = FILE_MODE, sync = true }, resume)
+    if not id then
+      resume(nil, message, code)
+    end
+    -- Not undone by a cancelled task: the result is to be there.
+  end)
+end
+
+---Brings the events to the disk and ends. Idempotent.
+---@async
+---@return true?
+---@return farcall.Error? err
+function Journal:close()
+  if not self.events then
+    return true
+  end
+  local events = self.events
+  self.events = nil
+  local fd = events:fileno()
+  local ok, err = task.shield(to_disk, EVENTS, fd)
+  events:close()
+  return ok, err
+end
+
+local function read_json(path)
+  local bytes, message, code = fs.read(path, READ_MAX)
+  if not bytes then
+    return nil, message, code
+  end
+  return json.decode(bytes, { max_bytes = READ_MAX })
+end
+
+-- A line that was cut off by a kill or a full disk is told as such, not dropped.
+local function read_events(path)
+  local bytes, message, code = fs.read(path, READ_MAX)
+  if not bytes then
+    return nil, message, code
+  end
+  local events = {}
+  for line, ended in bytes:gmatch("([^\n]*)(\n?)") do
+    if line ~= "" then
+      local event = ended == "\n" and json.decode(line, { max_bytes = READ_MAX })
+      events[#events + 1] = type(event) == "table" and event or { event = "torn", text = line }
+    end
+  end
+  return events
+end
+
+---@class farcall.JournalRecord
+---@field job? table absent if the run was killed before it was written
+---@field events table[] a line that is not whole appears as {event = "torn", text = ...}
+---@field result? table absent if the run has not ended, or was killed
+
+---Reads a run's journal, whatever state it was left in.
+---@param state_dir string
+---@param run_id string
+---@return farcall.JournalRecord?
+---@return farcall.Error? err
+---@nodiscard
+function journal.read(state_dir, run_id)
+  if not is_id(run_id) then
+    return nil, errors.new("usage", "run " .. tostring(run_id), "not a run id")
+  end
+  local dir = runs_dir(state_dir) .. "/" .. run_id
+  local _, message, code = fs.stat(dir)
+  if message then
+    return nil, errors.wrap("run " .. run_id, code == "ENOENT" and "no such run" or message, code)
+  end
+  local record = {
+    job = (read_json(dir .. "/" .. JOB)), result = (read_json(dir .. "/" .. RESULT)),
+  }
+  local events
+  events, message, code = read_events(dir .. "/" .. EVENTS)
+  if not events and code ~= "ENOENT" then
+    return nil, errors.wrap("run " .. run_id, message, code)
+  end
+  record.events = events or {}
+  return record
+end
+
+---@class farcall.RunSummary
+---@field run_id string
+---@field started number unix seconds
+---@field status string the result's, or "unfinished": it still runs or was killed
+---@field job? table
+---@field result? table
+
+---All runs, oldest first.
+---@param state_dir string
+---@return farcall.RunSummary[]?
+---@return farcall.Error? err
+---@nodiscard
+function journal.list(state_dir)
+  local dir = runs_dir(state_dir)
+  local names, message, code = fs.list(dir)
+  if not names then
+    if code == "ENOENT" then
+      return {}
+    end
+    return nil, errors.wrap("list runs", message, code)
+  end
+  table.sort(names)
+  local runs = {}
+  for _, name in ipairs(names) do
+    local stat = is_id(name) and fs.stat(dir .. "/" .. name)
+    if stat and stat.type == "directory" then
+      local job = read_json(dir .. "/" .. name .. "/" .. JOB)
+      local result = read_json(dir .. "/" .. name .. "/" .. RESULT)
+      runs[#runs + 1] = {
+        run_id = name, job = job, result = result,
+        started = type(job) == "table" and tonumber(job.started) or stat.mtime,
+        status = type(result) == "table" and result.status or "unfinished",
+      }
+    end
+  end
+  return runs
+end
+
+return journal
