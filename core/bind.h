@@ -18,7 +18,8 @@
 #define BIND_EXPORT
 #endif
 
-// Pushes nil, a message ("what: text of the code"; what may be NULL) and the code's name. Returns 3.
+// Pushes nil, a message ("what: text of the code"; what may be NULL) and the code's name.
+// Returns 3.
 int bind_fail(lua_State *L, int code, const char *what);
 
 // Makes a metatable `type` with these methods (also as __index), __gc and __name, and leaves it on
@@ -39,11 +40,16 @@ void bind_push(lua_State *L, int ref);
 // is stopped, and loop:run raises it. L must be bind_main's.
 void bind_call(lua_State *L, struct loop *loop, int nargs);
 
+// Raises the first error that bind_call kept for this loop, if any, and forgets it.
+void bind_raise_kept(lua_State *L, struct loop *loop);
+
 // A thread of the state that is pinned for the state's whole life: what callbacks that fire later
 // run on, because the coroutine that made an object may be dead by then.
 lua_State *bind_main(lua_State *L);
 
-// The loop userdata at index, or an error; see lua_loop.c. Never NULL.
+// The loop userdata at index, or an error (also when it has been closed); see lua_loop.c. Never
+// NULL. An object that keeps the pointer beyond the call calls loop_hold, and loop_drop in its
+// __gc.
 struct loop *bind_check_loop(lua_State *L, int index);
 
 #endif

@@ -4,9 +4,10 @@
 
 // The poll loop: descriptors, timers, child exits and wake-ups from other threads, on one epoll
 // instance. Everything but loop_wake_send belongs to the thread that runs the loop. The structs
-// are embedded by their users, which keep them alive until the matching stop; a callback may stop
-// or free any of them, its own included, and start others.
+// are embedded by their users, zeroed before their first start, and kept alive until the matching
+// stop; a callback may stop or free any of them, its own included, and start others.
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,12 +18,14 @@ struct loop;
 enum { LOOP_READ = 1, LOOP_WRITE = 2, LOOP_HANGUP = 4 };
 
 struct loop_fd;
-// ready: LOOP_READ and/or LOOP_WRITE; LOOP_HANGUP comes with both, so that a reader sees the end.
+// ready: what of want is ready. When the other end is gone or an error is pending, that is all of
+// want and LOOP_HANGUP, so that the next read or write tells what happened.
 typedef void (*loop_fd_fn)(struct loop_fd *watch, unsigned ready);
 struct loop_fd {
   struct loop *loop; // NULL when stopped
   int fd;            // borrowed
   unsigned want;
+  uint32_t slot; // the loop's number for it
   loop_fd_fn fn;
   void *data;
 };
@@ -32,18 +35,20 @@ typedef void (*loop_timer_fn)(struct loop_timer *timer);
 struct loop_timer {
   struct loop *loop; // NULL when stopped
   uint64_t due_ns;
+  uint64_t order; // of starts: among timers due together the first started is the first called
   size_t heap_index;
   loop_timer_fn fn;
   void *data;
 };
 
 struct loop_child;
-// status: as waitid reports it; the child has been reaped when this is called.
+// The child has been reaped when this is called, and the watch is stopped. exited: 1 and its exit
+// code, or 0 and the signal that killed it (0 when somebody else had reaped it).
 typedef void (*loop_child_fn)(struct loop_child *child, int exited, int code_or_signal);
 struct loop_child {
   struct loop_fd watch; // on the pidfd
   pid_t pid;
-  int pidfd; // owned; -1 when stopped
+  int pidfd; // owned while watch is started
   loop_child_fn fn;
   void *data;
 };
@@ -52,28 +57,39 @@ struct loop_wake;
 typedef void (*loop_wake_fn)(struct loop_wake *wake);
 struct loop_wake {
   struct loop_fd watch; // on the eventfd
-  int fd;               // owned; -1 when stopped
+  int fd;               // owned while watch is started
+  atomic_bool sent;     // and not called yet
   loop_wake_fn fn;
   void *data;
 };
 
 // A new loop in *out, to be freed by loop_free. 0 or -errno.
 int loop_new(struct loop **out);
-// Frees the loop. Whatever is still started on it is forgotten (its loop pointer becomes dangling),
-// so stop everything first. Accepts NULL.
+// Closes the loop: whatever is still started on it is stopped without being called, and from now on
+// every start fails with ERR_CLOSED. The memory goes when the last holder has dropped it, at once
+// when there is none. Accepts NULL. Not from within a callback of this loop.
 void loop_free(struct loop *loop);
+// For those who keep the pointer and cannot know whether the loop is freed before them.
+struct loop *loop_hold(struct loop *loop);
+void loop_drop(struct loop *loop);
+bool loop_is_closed(const struct loop *loop);
 
 // Monotonic time in nanoseconds, read afresh.
 uint64_t loop_now_ns(void);
 
 // Turns until loop_stop is called or nothing is started that could ever call back. 0 or -errno.
 int loop_run(struct loop *loop);
-// One turn that waits at most timeout_ms (-1: until something happens). 0 or -errno.
+// One turn that waits at most timeout_ms (-1: until something happens), then calls what is due:
+// timers first, then a bounded number of descriptors. What a callback starts is not called in the
+// same turn. 0 or -errno.
 int loop_turn(struct loop *loop, int timeout_ms);
-// Makes loop_run return after the callback that is running now.
+// Makes loop_run or loop_turn return after the callback that is running now; what was ready beside
+// it is found again by the next turn. Does nothing when no callback runs.
 void loop_stop(struct loop *loop);
-// The epoll descriptor, readable when a turn has something to do: for a host with a loop of its own.
-int loop_pollfd(const struct loop *loop);
+// A descriptor, owned by the loop, readable when a turn has something to do: for a host with a loop
+// of its own, which calls loop_turn(loop, 0) then. From the first call on, timers cost a system
+// call when the earliest changes. -errno on failure.
+int loop_pollfd(struct loop *loop);
 
 // What is started now, by kind: for leak checks.
 struct loop_census {
@@ -87,9 +103,18 @@ struct loop_census loop_census(const struct loop *loop);
 bool loop_is_busy(const struct loop *loop);
 uint64_t loop_turn_number(const struct loop *loop);
 
-// Watches fd for want (may be 0). Level-triggered. 0 or -errno. A regular file cannot be watched
-// (-EPERM): it never blocks.
+// Sees every callback from outside: enter before, leave after it, both on the loop's thread. One a
+// loop (NULL removes it); the struct is borrowed. For the watchdog.
+struct loop_observer {
+  void (*enter)(struct loop_observer *observer);
+  void (*leave)(struct loop_observer *observer);
+};
+void loop_observe(struct loop *loop, struct loop_observer *observer);
+
+// Watches fd for want. Level-triggered; with want 0 nothing is ever called, a hangup included. One
+// watch a descriptor. 0 or -errno. A regular file cannot be watched (-EPERM): it never blocks.
 int loop_fd_start(struct loop *loop, struct loop_fd *watch, int fd, unsigned want, loop_fd_fn fn);
+// Changes want; costs nothing when it is the same. ERR_CLOSED when stopped.
 int loop_fd_want(struct loop_fd *watch, unsigned want);
 void loop_fd_stop(struct loop_fd *watch); // idempotent; before the fd is closed
 
