@@ -19,11 +19,10 @@ struct cell {
   void *item;
 };
 
-// Producers, the consumer and the wake flag each have a cache line, so that they do not fight over
-// one when they do not need to.
+// The producers' counter and the consumer's have a cache line each, so that they do not fight over
+// one.
 struct oneshot {
   alignas(CACHE_LINE) atomic_size_t tail; // next ticket of the producers
-  alignas(CACHE_LINE) atomic_bool awake;  // a wake-up is under way that will see what is queued
   alignas(CACHE_LINE) size_t head;        // next ticket of the consumer, its own
   size_t mask;
   struct cell *cells;
@@ -53,7 +52,6 @@ int oneshot_new(struct loop *loop, size_t capacity, oneshot_fn fn, void *data,
   }
   *queue = (struct oneshot){.mask = size - 1, .cells = cells, .fn = fn, .data = data};
   atomic_init(&queue->tail, 0);
-  atomic_init(&queue->awake, false);
   for (size_t i = 0; i < size; i++) {
     atomic_init(&cells[i].sequence, i);
   }
@@ -80,17 +78,6 @@ void oneshot_free(struct oneshot *queue) {
   free(queue);
 }
 
-// At most one wake-up is under way at a time, so that a burst costs one write to the eventfd. Both
-// sides use an exchange, because exchanges of one variable have one order. If ours comes first, the
-// consumer's reads what it wrote (acquire pairs with release), so it sees the item that we stored
-// before. If the consumer's comes first, ours reads false and we send. A plain load instead could
-// be satisfied before our store of the item is visible, and the wake-up would be lost.
-static void wake_consumer(struct oneshot *queue) {
-  if (!atomic_exchange_explicit(&queue->awake, true, memory_order_acq_rel)) {
-    loop_wake_send(&queue->wake);
-  }
-}
-
 int oneshot_push(struct oneshot *queue, void *item) {
   // Relaxed: the counter only hands out tickets; the cell's sequence says whether ours is good.
   size_t ticket = atomic_load_explicit(&queue->tail, memory_order_relaxed);
@@ -114,7 +101,12 @@ int oneshot_push(struct oneshot *queue, void *item) {
   cell->item = item;
   // Release: the item, and all that the caller wrote before, go with the sequence.
   atomic_store_explicit(&cell->sequence, ticket + 1, memory_order_release);
-  wake_consumer(queue);
+  // After the store, never before: the callback that answers this wake-up, ours or one it is merged
+  // with, begins after its flag was cleared by an exchange. Exchanges of one variable have one
+  // order. If ours came first, the loop's acquired what we released and the callback sees the item;
+  // if the loop's came first, ours found the flag down and has written to the eventfd. A plain load
+  // of the flag could be answered before our store is visible, and the wake-up would be lost.
+  loop_wake_send(&queue->wake);
   return 0;
 }
 
@@ -138,8 +130,6 @@ size_t oneshot_capacity(const struct oneshot *queue) {
 
 static void hand_out(struct loop_wake *wake) {
   struct oneshot *queue = wake->data;
-  // First clear, then look: what is pushed after this sends a wake-up of its own.
-  atomic_exchange_explicit(&queue->awake, false, memory_order_acq_rel);
   bool freed = false;
   bool *outer = queue->freed; // fn may turn the loop
   queue->freed = &freed;
@@ -158,6 +148,6 @@ static void hand_out(struct loop_wake *wake) {
   }
   queue->freed = outer;
   if (left == 0) {
-    wake_consumer(queue);
+    loop_wake_send(&queue->wake); // there may be more, of which nobody will tell again
   }
 }

@@ -214,7 +214,8 @@ static void *serve(void *argument) {
 // The loop's side.
 
 static void keep_running(struct loop_timer *timer) {
-  loop_timer_start(timer->loop, timer, KEEP_RUNNING_MS, keep_running);
+  const struct work *work = timer->data;
+  loop_timer_start(work->loop, timer, KEEP_RUNNING_MS, keep_running);
 }
 
 static void no_longer_waited_for(struct work *work) {
@@ -251,7 +252,8 @@ int work_new(struct loop *loop, struct work **out) {
   if (work == NULL) {
     return -ENOMEM;
   }
-  work->loop = loop;
+  work->loop = loop_hold(loop); // it may be freed before us
+  work->keep_running.data = work;
   work->users = 1;
   fifo_init(&work->files);
   fifo_init(&work->names);
@@ -459,6 +461,7 @@ void work_free(struct work *work) {
   }
   oneshot_free(work->completions);
   loop_timer_stop(&work->keep_running);
+  loop_drop(work->loop);
   pthread_mutex_lock(&work->mutex);
   drop(work);
 }
