@@ -1,0 +1,481 @@
+// SPDX-License-Identifier: MIT
+// farcall.core.proc: child processes.
+
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bind.h"
+#include "err.h"
+#include "modules.h"
+#include "proc.h"
+
+#define TYPE "farcall.proc"
+#define MAX_RLIMITS 16
+#define MAX_FDS 64
+
+// Lives until the child has been reaped and the userdata is gone, whichever comes last: a child
+// whose userdata was collected is still reaped.
+struct child {
+  struct loop_child watch;
+  struct loop *loop;
+  lua_State *L; // bind_main's
+  int on_exit;  // pinned callback
+  int self;     // pins the userdata while the callback may come
+  int exited, status;
+  bool running;
+  bool owned; // the userdata is there
+};
+
+struct handle {
+  struct child *child;
+  int streams[3]; // pinned fdbufs
+};
+
+static const char *const STREAMS[3] = {"stdin", "stdout", "stderr"};
+
+static struct handle *check_handle(lua_State *L) {
+  return luaL_checkudata(L, 1, TYPE);
+}
+
+static struct child *check_open(lua_State *L) {
+  struct handle *handle = check_handle(L);
+  if (handle->child == NULL) {
+    luaL_error(L, "the process object is closed");
+  }
+  return handle->child;
+}
+
+static void on_child_exit(struct loop_child *watch, int exited, int status) {
+  struct child *child = watch->data;
+  child->running = false;
+  child->exited = exited;
+  child->status = status;
+  if (!child->owned) {
+    free(child);
+    return;
+  }
+  if (child->on_exit == LUA_NOREF) {
+    return;
+  }
+  lua_State *L = child->L;
+  bind_push(L, child->on_exit);
+  bind_unpin(L, &child->on_exit);
+  // The callback may close and so free the object.
+  int self = child->self;
+  child->self = LUA_NOREF;
+  lua_pushstring(L, exited ? "exit" : "signal");
+  lua_pushinteger(L, status);
+  bind_call(L, child->loop, 2);
+  bind_unpin(L, &self);
+}
+
+static const char *const SPEC_KEYS[] = {
+    "argv",  "env", "cwd", "stdin",   "stdout",  "stderr", "fds",      "session",
+    "umask", "uid", "gid", "rlimits", "max_out", "max_in", "walk_fds", NULL};
+
+// Scratch memory is userdata on the stack, so that an error cannot leak it.
+static char **string_list(lua_State *L, int table, const char *what) {
+  size_t count = lua_objlen(L, table);
+  char **list = lua_newuserdata(L, (count + 1) * sizeof *list);
+  for (size_t i = 0; i < count; i++) {
+    size_t length;
+    lua_rawgeti(L, table, (int)i + 1);
+    if (lua_type(L, -1) != LUA_TSTRING) {
+      luaL_error(L, "%s[%d]: expected a string, got %s", what, (int)i + 1, luaL_typename(L, -1));
+    }
+    // The table keeps the string alive.
+    list[i] = (char *)lua_tolstring(L, -1, &length);
+    if (strlen(list[i]) != length) {
+      luaL_error(L, "%s[%d]: has a NUL byte", what, (int)i + 1);
+    }
+    lua_pop(L, 1);
+  }
+  list[count] = NULL;
+  return list;
+}
+
+static lua_Integer number_field(lua_State *L, const char *name, lua_Integer absent) {
+  lua_getfield(L, 2, name);
+  lua_Number value = lua_isnil(L, -1) ? (lua_Number)absent : lua_tonumber(L, -1);
+  if (!lua_isnil(L, -1) &&
+      (lua_type(L, -1) != LUA_TNUMBER || !(value >= 0 && value <= (lua_Number)UINT_MAX))) {
+    luaL_error(L, "%s: expected a number that is not negative", name);
+  }
+  lua_pop(L, 1);
+  return (lua_Integer)value;
+}
+
+static bool bool_field(lua_State *L, const char *name, bool absent) {
+  lua_getfield(L, 2, name);
+  bool value = lua_isnil(L, -1) ? absent : lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+static int stdio_field(lua_State *L, const char *name) {
+  int value = PROC_NULL;
+  lua_getfield(L, 2, name);
+  if (lua_type(L, -1) == LUA_TNUMBER) {
+    value = (int)lua_tointeger(L, -1);
+    luaL_argcheck(L, value >= 0, 2, "a descriptor is not negative");
+  } else if (!lua_isnil(L, -1)) {
+    const char *word = lua_tostring(L, -1);
+    if (word != NULL && strcmp(word, "pipe") == 0) {
+      value = PROC_PIPE;
+    } else if (word != NULL && strcmp(word, "inherit") == 0) {
+      value = PROC_INHERIT;
+    } else if (word == NULL || strcmp(word, "null") != 0) {
+      luaL_error(L, "%s: expected pipe, null, inherit or a descriptor", name);
+    }
+  }
+  lua_pop(L, 1);
+  return value;
+}
+
+static size_t fds_field(lua_State *L, struct proc_fd *fds) {
+  size_t count = 0;
+  lua_getfield(L, 2, "fds");
+  if (!lua_isnil(L, -1)) {
+    luaL_checktype(L, -1, LUA_TTABLE);
+    for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1)) {
+      if (lua_type(L, -2) != LUA_TNUMBER || lua_type(L, -1) != LUA_TNUMBER ||
+          lua_tointeger(L, -2) < 3 || lua_tointeger(L, -2) > 4095 || lua_tointeger(L, -1) < 0 ||
+          count == MAX_FDS) {
+        luaL_error(L, "fds: expected at most %d numbers from 3 to 4095, each with a descriptor",
+                   MAX_FDS);
+      }
+      fds[count++] = (struct proc_fd){(int)lua_tointeger(L, -2), (int)lua_tointeger(L, -1)};
+    }
+  }
+  lua_pop(L, 1);
+  return count;
+}
+
+static size_t rlimits_field(lua_State *L, struct proc_rlimit *rlimits) {
+  size_t count = 0;
+  lua_getfield(L, 2, "rlimits");
+  if (!lua_isnil(L, -1)) {
+    luaL_checktype(L, -1, LUA_TTABLE);
+    for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1)) {
+      int resource = lua_type(L, -2) == LUA_TSTRING ? proc_rlimit_number(lua_tostring(L, -2)) : -1;
+      if (resource < 0 || count == MAX_RLIMITS) {
+        luaL_error(L, "rlimits: no limit is called %s",
+                   lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2));
+      }
+      if (lua_type(L, -1) != LUA_TNUMBER || !(lua_tonumber(L, -1) >= 0)) {
+        luaL_error(L, "rlimits.%s: expected a number that is not negative", lua_tostring(L, -2));
+      }
+      lua_Number value = lua_tonumber(L, -1);
+      rlimits[count++] = (struct proc_rlimit){
+          resource, value >= 9007199254740992.0 ? RLIM_INFINITY : (rlim_t)value};
+    }
+  }
+  lua_pop(L, 1);
+  return count;
+}
+
+static const char *cwd_field(lua_State *L) {
+  lua_getfield(L, 2, "cwd");
+  const char *cwd = lua_isnil(L, -1) ? NULL : luaL_checkstring(L, -1);
+  lua_pop(L, 1); // the table keeps it alive
+  return cwd;
+}
+
+static void read_spec(lua_State *L, struct proc_spec *spec, struct proc_fd *fds,
+                      struct proc_rlimit *rlimits) {
+  luaL_checktype(L, 2, LUA_TTABLE);
+  bind_only_keys(L, 2, SPEC_KEYS);
+  proc_spec_init(spec);
+  lua_getfield(L, 2, "argv");
+  if (!lua_istable(L, -1) || lua_objlen(L, -1) == 0) {
+    luaL_error(L, "argv: expected a list with at least one string");
+  }
+  spec->argv = string_list(L, lua_gettop(L), "argv");
+  lua_getfield(L, 2, "env");
+  if (!lua_isnil(L, -1)) {
+    luaL_checktype(L, -1, LUA_TTABLE);
+    spec->envp = string_list(L, lua_gettop(L), "env");
+  }
+  spec->cwd = cwd_field(L);
+  for (int i = 0; i < 3; i++) {
+    spec->stdio[i] = stdio_field(L, STREAMS[i]);
+  }
+  spec->fds = fds;
+  spec->fd_count = fds_field(L, fds);
+  spec->rlimits = rlimits;
+  spec->rlimit_count = rlimits_field(L, rlimits);
+  spec->session = bool_field(L, "session", true);
+  spec->walk_fds = bool_field(L, "walk_fds", false);
+  spec->file_umask = (long)number_field(L, "umask", -1);
+  spec->uid = (long)number_field(L, "uid", -1);
+  spec->gid = (long)number_field(L, "gid", -1);
+}
+
+// Runs protected: makes the fdbufs over this side's ends. Arguments: loop, spec, handle, and the
+// proc_child as light userdata, whose taken descriptors become -1.
+static int make_streams(lua_State *L) {
+  struct handle *handle = lua_touserdata(L, 3);
+  struct proc_child *made = lua_touserdata(L, 4);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "farcall.core.fdbuf");
+  lua_call(L, 1, 1);
+  lua_getfield(L, -1, "new");
+  for (int i = 0; i < 3; i++) {
+    if (made->stdio[i] < 0) {
+      continue;
+    }
+    lua_pushvalue(L, -1);
+    lua_pushvalue(L, 1);
+    lua_pushinteger(L, made->stdio[i]);
+    lua_createtable(L, 0, 2);
+    lua_getfield(L, 2, "max_in");
+    lua_setfield(L, -2, "max_in");
+    lua_getfield(L, 2, "max_out");
+    lua_setfield(L, -2, "max_out");
+    lua_call(L, 3, 2);
+    if (lua_isnil(L, -2)) {
+      return lua_error(L);
+    }
+    made->stdio[i] = -1;
+    lua_pop(L, 1);
+    handle->streams[i] = bind_pin(L, -1);
+    lua_pop(L, 1);
+  }
+  return 0;
+}
+
+// Ends a child that was started but cannot be looked after, and what was made for it.
+static void undo_spawn(struct proc_child *made) {
+  kill(made->pid, SIGKILL);
+  siginfo_t info;
+  while (waitid(P_PID, (id_t)made->pid, &info, WEXITED) != 0 && errno == EINTR) {
+  }
+  for (int i = 0; i < 3; i++) {
+    if (made->stdio[i] >= 0) {
+      close(made->stdio[i]);
+    }
+  }
+}
+
+static void close_streams(lua_State *L, struct handle *handle) {
+  for (int i = 0; i < 3; i++) {
+    if (handle->streams[i] != LUA_NOREF) {
+      bind_push(L, handle->streams[i]);
+      bind_unpin(L, &handle->streams[i]);
+      lua_getfield(L, -1, "close");
+      lua_insert(L, -2);
+      lua_call(L, 1, 0);
+    }
+  }
+}
+
+static int l_spawn(lua_State *L) {
+  struct loop *loop = bind_check_loop(L, 1);
+  struct proc_fd fds[MAX_FDS];
+  struct proc_rlimit rlimits[MAX_RLIMITS];
+  struct proc_spec spec;
+  read_spec(L, &spec, fds, rlimits);
+  lua_State *main = bind_main(L);
+  struct handle *handle = lua_newuserdata(L, sizeof *handle);
+  int index = lua_gettop(L);
+  *handle = (struct handle){NULL, {LUA_NOREF, LUA_NOREF, LUA_NOREF}};
+  luaL_getmetatable(L, TYPE);
+  lua_setmetatable(L, -2);
+  lua_pushcfunction(L, make_streams);
+  struct child *child = calloc(1, sizeof *child);
+  if (child == NULL) {
+    return bind_fail(L, -ENOMEM, NULL);
+  }
+  struct proc_child made;
+  struct proc_failure failure;
+  int code = proc_spawn(&spec, &made, &failure);
+  if (code != 0) {
+    free(child);
+    return bind_fail(L, code, failure.what);
+  }
+  child->watch.data = child;
+  code = loop_child_start(loop, &child->watch, made.pid, on_child_exit);
+  if (code != 0) {
+    free(child);
+    undo_spawn(&made);
+    return bind_fail(L, code, "watch the process");
+  }
+  child->L = main;
+  child->loop = loop;
+  child->on_exit = child->self = LUA_NOREF;
+  child->running = child->owned = true;
+  handle->child = child;
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, 2);
+  lua_pushvalue(L, index);
+  lua_pushlightuserdata(L, &made);
+  if (lua_pcall(L, 4, 0, 0) != 0) {
+    loop_child_stop(&child->watch);
+    child->running = false;
+    undo_spawn(&made);
+    close_streams(L, handle);
+    return lua_error(L);
+  }
+  lua_pushvalue(L, index);
+  return 1;
+}
+
+static int l_pid(lua_State *L) {
+  struct child *child = check_open(L);
+  lua_pushinteger(L, child->watch.pid);
+  return 1;
+}
+
+static int push_stream(lua_State *L, int number) {
+  bind_push(L, check_handle(L)->streams[number]);
+  return 1;
+}
+
+static int l_stdin(lua_State *L) {
+  return push_stream(L, 0);
+}
+
+static int l_stdout(lua_State *L) {
+  return push_stream(L, 1);
+}
+
+static int l_stderr(lua_State *L) {
+  return push_stream(L, 2);
+}
+
+static int push_status(lua_State *L, const struct child *child) {
+  lua_pushstring(L, child->exited ? "exit" : "signal");
+  lua_pushinteger(L, child->status);
+  return 2;
+}
+
+// nil while it runs, then "exit"|"signal" and a number.
+static int l_status(lua_State *L) {
+  struct child *child = check_open(L);
+  if (child->running) {
+    lua_pushnil(L);
+    return 1;
+  }
+  return push_status(L, child);
+}
+
+// The callback comes once. One for a child that has ended already is called at once.
+static int l_on_exit(lua_State *L) {
+  struct child *child = check_open(L);
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  if (!child->running) {
+    lua_settop(L, 2);
+    push_status(L, child);
+    lua_call(L, 2, 0);
+    return 0;
+  }
+  bind_unpin(L, &child->on_exit);
+  child->on_exit = bind_pin(L, 2);
+  if (child->self == LUA_NOREF) {
+    child->self = bind_pin(L, 1);
+  }
+  return 0;
+}
+
+static int check_signal(lua_State *L, int index) {
+  if (lua_type(L, index) == LUA_TNUMBER) {
+    return (int)lua_tointeger(L, index);
+  }
+  const char *name = luaL_checkstring(L, index);
+  for (int number = 1; number < NSIG; number++) {
+    const char *known = sigabbrev_np(number);
+    if (known != NULL && strcmp(known, name) == 0) {
+      return number;
+    }
+  }
+  return luaL_error(L, "no signal is called %s", name);
+}
+
+static int finish_kill(lua_State *L, int failed) {
+  if (failed) {
+    return bind_fail(L, -errno, "kill");
+  }
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int l_kill(lua_State *L) {
+  struct child *child = check_open(L);
+  int number = check_signal(L, 2);
+  if (!child->running) {
+    return bind_fail(L, -ESRCH, "kill");
+  }
+  return finish_kill(L, syscall(SYS_pidfd_send_signal, child->watch.pidfd, number, NULL, 0) != 0);
+}
+
+// The group bears the pid of its leader, which is not free for another as long as the child has
+// not been reaped.
+static int l_kill_group(lua_State *L) {
+  struct child *child = check_open(L);
+  int number = check_signal(L, 2);
+  if (!child->running || getpgid(child->watch.pid) != child->watch.pid) {
+    return bind_fail(L, -ESRCH, "kill the process group");
+  }
+  return finish_kill(L, kill(-child->watch.pid, number) != 0);
+}
+
+// Closes this side's ends and forgets the callback. A child that runs goes on, and is reaped.
+static int l_close(lua_State *L) {
+  struct handle *handle = check_handle(L);
+  struct child *child = handle->child;
+  handle->child = NULL;
+  close_streams(L, handle);
+  if (child == NULL) {
+    return 0;
+  }
+  bind_unpin(L, &child->on_exit);
+  bind_unpin(L, &child->self);
+  child->owned = false;
+  if (!child->running) {
+    free(child);
+  }
+  return 0;
+}
+
+static int l_which(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  char buffer[PATH_MAX];
+  int code = proc_which(name, luaL_optstring(L, 2, NULL), buffer, sizeof buffer);
+  if (code != 0) {
+    return bind_fail(L, code, name);
+  }
+  lua_pushstring(L, buffer);
+  return 1;
+}
+
+static int l_signal_name(lua_State *L) {
+  const char *name = sigabbrev_np((int)luaL_checkinteger(L, 1));
+  if (name != NULL) {
+    lua_pushstring(L, name);
+  } else {
+    lua_pushfstring(L, "%d", (int)lua_tointeger(L, 1));
+  }
+  return 1;
+}
+
+int luaopen_farcall_core_proc(lua_State *L) {
+  static const luaL_Reg METHODS[] = {
+      {"pid", l_pid},       {"stdin", l_stdin},           {"stdout", l_stdout},
+      {"stderr", l_stderr}, {"status", l_status},         {"on_exit", l_on_exit},
+      {"kill", l_kill},     {"kill_group", l_kill_group}, {"close", l_close},
+      {NULL, NULL},
+  };
+  static const luaL_Reg FUNCTIONS[] = {
+      {"spawn", l_spawn}, {"which", l_which}, {"signal_name", l_signal_name}, {NULL, NULL}};
+  bind_type(L, TYPE, METHODS, l_close);
+  lua_pop(L, 1);
+  lua_newtable(L);
+  luaL_setfuncs(L, FUNCTIONS, 0);
+  return 1;
+}
