@@ -145,8 +145,8 @@ function Task:done()
   return self.outcome ~= nil
 end
 
----Makes the task raise `reason` from where it waits, now or at its next wait. Does nothing to a task
----that has ended.
+---Makes the task raise `reason` from where it waits, now or at its next wait. Nothing happens to a
+---task that has ended.
 ---@param reason? farcall.Error
 function Task:cancel(reason)
   if self.outcome or self.reason then
@@ -327,6 +327,7 @@ function task.run(fn, ...)
     end)
     ran, failure = pcall(own.loop.run, own.loop)
   end
+  local stuck = ran and not main.outcome
   -- Children that outlived their parent: cancelling one may end others, so look again each time.
   local left = next(own.live)
   while ran and left do
@@ -345,11 +346,11 @@ function task.run(fn, ...)
   if not ran then
     error(failure, 0)
   end
-  local outcome = main.outcome
-  if not outcome then
+  if stuck then
     local msg = "the main task waits for something that cannot come"
     error(errors.new("internal", "task.run", msg), 0)
   end
+  local outcome = main.outcome
   if not outcome[1] then
     error(outcome[2], 0)
   end

@@ -127,7 +127,8 @@ describe("task", function()
       local spawned = {}
       for i = 1, 3 do
         spawned[i] = task.spawn(function()
-          seen = seen + event.wait()
+          local value = event.wait()
+          seen = seen + value
         end)
       end
       event.set(2)

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 ---@meta
 
 ---What a backend file returns.
@@ -7,7 +8,7 @@
 ---@field api 1
 ---@field options table<string, farcall.OptionDecl>
 ---@field caps farcall.Caps
----@field check? fun(options: table): boolean, string|farcall.Error? offline, before anything is opened
+---@field check? fun(options: table): boolean, farcall.Error? offline, before open
 ---@field open async fun(options: table, ctx: farcall.BackendContext): farcall.Env?, farcall.Error?
 ---@field list? async fun(ctx: farcall.BackendContext): string[] leftovers of engines that died
 ---@field reap? async fun(id: string, ctx: farcall.BackendContext): boolean, farcall.Error?

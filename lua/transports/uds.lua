@@ -158,7 +158,7 @@ end
 
 function Connection:read()
   while not self.closed and not self.held do
-    local line, problem, code = self.io:readline(MAX_LINE)
+    local line, _, code = self.io:readline(MAX_LINE)
     if line then
       self:line(line)
     elseif code == "EAGAIN" then

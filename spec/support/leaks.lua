@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- busted's helper: after each test of every file the process must be as it was before it.
 
+local busted = require("busted")
 local helper = require("spec.helper")
 
-before_each(helper.note_state)
-after_each(helper.check_leaks)
+busted.before_each(helper.note_state)
+busted.after_each(helper.check_leaks)

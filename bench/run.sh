@@ -1,0 +1,20 @@
+#!/bin/sh
+# Every benchmark side by side, in the order of the README. $1: the build folder.
+set -eu
+build=${1:-build}
+cd "$(dirname "$0")/.."
+cmake -S . -B "$build" -DBENCH=ON >/dev/null
+cmake --build "$build" -j "$(nproc)" >/dev/null
+host() {
+  LUA_PATH="$build/lua/?.lua;$build/lua/?/init.lua;;" LUA_CPATH="$build/?.so;;" luajit "$@"
+}
+echo "== one call"
+bench/calls.py "$build"
+echo "== start-up"
+bench/startup.py "$build"
+echo "== many scripts in one engine"
+host bench/scripts.lua
+echo "== oneshots"
+host bench/oneshots.lua "$build"
+echo "== base64"
+"$build/bench/base64"
