@@ -48,8 +48,8 @@ static int make_parents(const char *path, mode_t mode) {
   int code = 0;
   for (char *p = copy + strspn(copy, "/"); code == 0 && (p = strchr(p, '/')) != NULL;) {
     *p = '\0';
-    if (mkdir(copy, mode | S_IRWXU) != 0 && !is_dir(copy)) {
-      code = -errno;
+    if (mkdir(copy, mode | S_IRWXU) != 0) {
+      code = errno != EEXIST ? -errno : is_dir(copy) ? 0 : -ENOTDIR;
     }
     *p = '/';
     p += strspn(p, "/");

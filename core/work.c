@@ -342,6 +342,9 @@ static struct job *job_new(const struct work_request *r) {
 }
 
 static int prepare(struct work *work, const struct work_request *request, struct job **out) {
+  if (loop_is_closed(work->loop)) {
+    return ERR_CLOSED;
+  }
   if (work->jobs >= JOBS_MAX) {
     return -EAGAIN;
   }

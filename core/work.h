@@ -58,7 +58,8 @@ int work_new(struct loop *loop, struct work **out);
 void work_free(struct work *work);
 
 // Starts a job; *id (may be NULL) names it. While one is pending, loop_run does not end. 0,
-// -ENOMEM, -EBADF, or -EAGAIN: thousands are pending, or no thread could be started.
+// -ENOMEM, -EBADF, ERR_CLOSED
+// when the loop is, or -EAGAIN: thousands are pending, or no thread could be started.
 int work_submit(struct work *work, const struct work_request *request, uint64_t *id);
 
 // The job's callback will not come. If it is running, it runs to its end, and it may have had its
