@@ -12,6 +12,7 @@
 
 #include "bind.h"
 #include "err.h"
+#include "lua_fdbuf.h"
 #include "modules.h"
 #include "proc.h"
 
@@ -23,10 +24,10 @@
 // whose userdata was collected is still reaped.
 struct child {
   struct loop_child watch;
-  struct loop *loop;
-  lua_State *L; // bind_main's
-  int on_exit;  // pinned callback
-  int self;     // pins the userdata while the callback may come
+  struct loop *loop; // held
+  lua_State *L;      // bind_main's
+  int on_exit;       // pinned callback
+  int self;          // pins the userdata while the callback may come
   int exited, status;
   bool running;
   bool owned; // the userdata is there
@@ -51,13 +52,18 @@ static struct child *check_open(lua_State *L) {
   return handle->child;
 }
 
+static void free_child(struct child *child) {
+  loop_drop(child->loop);
+  free(child);
+}
+
 static void on_child_exit(struct loop_child *watch, int exited, int status) {
   struct child *child = watch->data;
   child->running = false;
   child->exited = exited;
   child->status = status;
   if (!child->owned) {
-    free(child);
+    free_child(child);
     return;
   }
   if (child->on_exit == LUA_NOREF) {
@@ -217,34 +223,27 @@ static void read_spec(lua_State *L, struct proc_spec *spec, struct proc_fd *fds,
   spec->gid = (long)number_field(L, "gid", -1);
 }
 
-// Runs protected: makes the fdbufs over this side's ends. Arguments: loop, spec, handle, and the
-// proc_child as light userdata, whose taken descriptors become -1.
+struct streams {
+  struct loop *loop;
+  struct handle *handle;
+  struct proc_child *made; // a descriptor that has been taken over becomes -1
+  struct fdbuf_options options;
+};
+
+// Runs protected, because it may raise when memory runs out.
 static int make_streams(lua_State *L) {
-  struct handle *handle = lua_touserdata(L, 3);
-  struct proc_child *made = lua_touserdata(L, 4);
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "farcall.core.fdbuf");
-  lua_call(L, 1, 1);
-  lua_getfield(L, -1, "new");
+  struct streams *streams = lua_touserdata(L, 1);
   for (int i = 0; i < 3; i++) {
-    if (made->stdio[i] < 0) {
+    int fd = streams->made->stdio[i];
+    if (fd < 0) {
       continue;
     }
-    lua_pushvalue(L, -1);
-    lua_pushvalue(L, 1);
-    lua_pushinteger(L, made->stdio[i]);
-    lua_createtable(L, 0, 2);
-    lua_getfield(L, 2, "max_in");
-    lua_setfield(L, -2, "max_in");
-    lua_getfield(L, 2, "max_out");
-    lua_setfield(L, -2, "max_out");
-    lua_call(L, 3, 2);
-    if (lua_isnil(L, -2)) {
-      return lua_error(L);
+    streams->made->stdio[i] = -1;
+    int code = bind_push_fdbuf(L, streams->loop, fd, &streams->options);
+    if (code != 0) {
+      return luaL_error(L, "%s: %s", STREAMS[i], err_text(code));
     }
-    made->stdio[i] = -1;
-    lua_pop(L, 1);
-    handle->streams[i] = bind_pin(L, -1);
+    streams->handle->streams[i] = bind_pin(L, -1);
     lua_pop(L, 1);
   }
   return 0;
@@ -281,6 +280,9 @@ static int l_spawn(lua_State *L) {
   struct proc_rlimit rlimits[MAX_RLIMITS];
   struct proc_spec spec;
   read_spec(L, &spec, fds, rlimits);
+  struct streams streams = {.loop = loop};
+  streams.options.max_in = (size_t)number_field(L, "max_in", 0);
+  streams.options.max_out = (size_t)number_field(L, "max_out", 0);
   lua_State *main = bind_main(L);
   struct handle *handle = lua_newuserdata(L, sizeof *handle);
   int index = lua_gettop(L);
@@ -307,15 +309,14 @@ static int l_spawn(lua_State *L) {
     return bind_fail(L, code, "watch the process");
   }
   child->L = main;
-  child->loop = loop;
+  child->loop = loop_hold(loop);
   child->on_exit = child->self = LUA_NOREF;
   child->running = child->owned = true;
   handle->child = child;
-  lua_pushvalue(L, 1);
-  lua_pushvalue(L, 2);
-  lua_pushvalue(L, index);
-  lua_pushlightuserdata(L, &made);
-  if (lua_pcall(L, 4, 0, 0) != 0) {
+  streams.handle = handle;
+  streams.made = &made;
+  lua_pushlightuserdata(L, &streams);
+  if (lua_pcall(L, 1, 0, 0) != 0) {
     loop_child_stop(&child->watch);
     child->running = false;
     undo_spawn(&made);
@@ -408,7 +409,7 @@ static int finish_kill(lua_State *L, int failed) {
 static int l_kill(lua_State *L) {
   struct child *child = check_open(L);
   int number = check_signal(L, 2);
-  if (!child->running) {
+  if (!child->running || loop_is_closed(child->loop)) {
     return bind_fail(L, -ESRCH, "kill");
   }
   return finish_kill(L, syscall(SYS_pidfd_send_signal, child->watch.pidfd, number, NULL, 0) != 0);
@@ -419,7 +420,8 @@ static int l_kill(lua_State *L) {
 static int l_kill_group(lua_State *L) {
   struct child *child = check_open(L);
   int number = check_signal(L, 2);
-  if (!child->running || getpgid(child->watch.pid) != child->watch.pid) {
+  if (!child->running || loop_is_closed(child->loop) ||
+      getpgid(child->watch.pid) != child->watch.pid) {
     return bind_fail(L, -ESRCH, "kill the process group");
   }
   return finish_kill(L, kill(-child->watch.pid, number) != 0);
@@ -437,8 +439,9 @@ static int l_close(lua_State *L) {
   bind_unpin(L, &child->on_exit);
   bind_unpin(L, &child->self);
   child->owned = false;
-  if (!child->running) {
-    free(child);
+  // A closed loop reaps nobody any more.
+  if (!child->running || loop_is_closed(child->loop)) {
+    free_child(child);
   }
   return 0;
 }
@@ -464,6 +467,14 @@ static int l_signal_name(lua_State *L) {
   return 1;
 }
 
+// close_fd(n): closes a descriptor that is known by number only, such as one that a child has now.
+static int l_close_fd(lua_State *L) {
+  lua_Integer fd = luaL_checkinteger(L, 1);
+  luaL_argcheck(L, fd > STDERR_FILENO && fd <= INT_MAX, 1, "not a descriptor to close");
+  close((int)fd);
+  return 0;
+}
+
 int luaopen_farcall_core_proc(lua_State *L) {
   static const luaL_Reg METHODS[] = {
       {"pid", l_pid},       {"stdin", l_stdin},           {"stdout", l_stdout},
@@ -471,8 +482,15 @@ int luaopen_farcall_core_proc(lua_State *L) {
       {"kill", l_kill},     {"kill_group", l_kill_group}, {"close", l_close},
       {NULL, NULL},
   };
-  static const luaL_Reg FUNCTIONS[] = {
-      {"spawn", l_spawn}, {"which", l_which}, {"signal_name", l_signal_name}, {NULL, NULL}};
+  static const luaL_Reg FUNCTIONS[] = {{"spawn", l_spawn},
+                                       {"which", l_which},
+                                       {"signal_name", l_signal_name},
+                                       {"close_fd", l_close_fd},
+                                       {NULL, NULL}};
+  // The type of the streams comes with its module.
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "farcall.core.fdbuf");
+  lua_call(L, 1, 0);
   bind_type(L, TYPE, METHODS, l_close);
   lua_pop(L, 1);
   lua_newtable(L);

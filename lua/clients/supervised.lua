@@ -1,0 +1,354 @@
+-- SPDX-License-Identifier: MIT
+-- A process under farcall-supervisor (runner/supervisor.c): speaks its control lines and holds the
+-- script's streams. Pull semantics: nothing is read that nobody asked for, so a script whose output
+-- is not read waits.
+
+local errors = require("farcall.errors")
+local proc = require("farcall.core.proc")
+local sock = require("farcall.core.sock")
+local task = require("farcall.task")
+
+local supervised = {}
+
+-- What a stream may still hold when the tree is gone: a pipe and our buffer. More than this comes
+-- from a process outside the tree that got hold of the pipe.
+local MAX_REST = 2 * 1024 * 1024
+local MAX_PIECE = 256 * 1024
+-- Killing takes the supervisor's own patience at most; beyond that it is not to be waited for.
+local KILL_PATIENCE = 15
+local CONTROL_LINE = 512
+local CONTROL_FD = 3
+
+---@class farcall.Supervised: farcall.Process
+---@field level string how the tree is held: "pidns", "cgroup" or "subreaper"
+---@field pid integer the script's, as itself sees it
+---@field private streams table<string, table> name -> fdbuf, while it is open
+---@field private rest table[] {name, bytes}: what was left in the streams when the tree was gone
+---@field private status? table
+local Process = {}
+Process.__index = Process
+
+-- Everything is over: the supervisor has been reaped and has said its last line. What is still in the
+-- pipes is taken into memory, so that nothing has to be closed by whoever does not read it.
+local function finish(self)
+  if self.ended.is_set() then
+    return
+  end
+  for _, name in ipairs({ "out", "err" }) do
+    local stream = self.streams[name]
+    local taken = 0
+    while stream and taken < MAX_REST do
+      local bytes = stream:read(MAX_PIECE)
+      if not bytes then
+        break
+      end
+      taken = taken + #bytes
+      table.insert(self.rest, { name, bytes })
+    end
+    if stream then
+      stream:close()
+    end
+    self.streams[name] = nil
+  end
+  self:close_stdin()
+  self.control:close()
+  self.child:close()
+  self.started.set()
+  self.ended.set()
+  for _, wake in ipairs({ self.wake_reader or false, self.wake_writer or false }) do
+    if wake then
+      wake()
+    end
+  end
+end
+
+local function settle(self)
+  if self.reaped and self.silent then
+    finish(self)
+  end
+end
+
+local WORDS = {}
+
+function WORDS.level(self, name)
+  self.level = name
+end
+
+function WORDS.started(self, pid)
+  self.pid = tonumber(pid)
+  self.started.set()
+end
+
+WORDS["exec-failed"] = function(self, rest)
+  self.failure = { rest:match("^(%S+) %d+ (%S+) (.*)$") }
+end
+
+function WORDS.deadline(self)
+  self.deadline_passed = true
+end
+
+function WORDS.exited(self, code)
+  self.status = { exit = tonumber(code) }
+end
+
+function WORDS.signalled(self, number)
+  self.status = { signal = tonumber(number), name = proc.signal_name(tonumber(number)) }
+end
+
+-- The tree is gone or given up. If nobody saw its main process end, it died with the namespace.
+function WORDS.gone(self)
+  self.silent = true
+  if self.pid then
+    self.status = self.status or { signal = 9, name = "KILL" }
+  end
+end
+
+function WORDS.left(self, count)
+  WORDS.gone(self)
+  self.left = tonumber(count)
+  self.reaped = true
+end
+
+local function hear(self)
+  while not self.silent do
+    local line, _, code = self.control:readline(CONTROL_LINE)
+    if not line then
+      if code == "EAGAIN" then
+        return
+      end
+      self.silent = true
+    else
+      local word, rest = line:match("^(%S+) ?(.*)$")
+      if WORDS[word] then
+        WORDS[word](self, rest)
+      end
+    end
+  end
+  self.control:on_readable(nil)
+  settle(self)
+end
+
+---The next output; nil at the end of both streams.
+---@async
+---@param max integer
+---@return "out"|"err"|nil stream
+---@return string? bytes
+function Process:read(max)
+  while true do
+    local kept = table.remove(self.rest, 1)
+    if kept then
+      if #kept[2] > max then
+        table.insert(self.rest, 1, { kept[1], kept[2]:sub(max + 1) })
+      end
+      return kept[1], kept[2]:sub(1, max)
+    end
+    -- Whoever was not served the last time comes first.
+    for _, name in ipairs(self.last == "out" and { "err", "out" } or { "out", "err" }) do
+      local stream = self.streams[name]
+      local bytes, _, code
+      if stream then
+        bytes, _, code = stream:read(max)
+      end
+      if bytes then
+        self.last = name
+        return name, bytes
+      elseif stream and code ~= "EAGAIN" then
+        stream:close()
+        self.streams[name] = nil
+      end
+    end
+    if not next(self.streams) then
+      return nil
+    end
+    self:await_output()
+  end
+end
+
+---@private
+---@async
+function Process:await_output()
+  task.await(function(resume)
+    local function stop()
+      self.wake_reader = nil
+      for _, stream in pairs(self.streams) do
+        stream:on_readable(nil)
+      end
+    end
+    self.wake_reader = function()
+      stop()
+      resume()
+    end
+    for _, stream in pairs(self.streams) do
+      stream:on_readable(self.wake_reader)
+    end
+    return stop
+  end)
+end
+
+local function await_drained(self)
+  task.await(function(resume)
+    self.wake_writer = function()
+      self.wake_writer = nil
+      if self.stdin then
+        self.stdin:on_drained(nil)
+      end
+      resume()
+    end
+    self.stdin:on_drained(self.wake_writer)
+    return function()
+      self.wake_writer = nil
+      if self.stdin then
+        self.stdin:on_drained(nil)
+      end
+    end
+  end)
+end
+
+---Waits until the kernel has all bytes.
+---@async
+---@param bytes string
+---@return boolean?
+---@return farcall.Error? err
+function Process:write(bytes)
+  for from = 1, #bytes, MAX_PIECE do
+    if not self.stdin then
+      return nil, errors.new("lost", "stdin", "the process does not read any more", { code = "EPIPE" })
+    end
+    local pending, msg, code = self.stdin:write(bytes:sub(from, from + MAX_PIECE - 1))
+    if not pending then
+      return nil, errors.wrap("stdin", msg, code)
+    end
+    if pending > 0 then
+      await_drained(self)
+    end
+  end
+  return true
+end
+
+function Process:close_stdin()
+  if self.stdin then
+    self.stdin:close()
+    self.stdin = nil
+  end
+end
+
+---Sends a signal to the script's process group; for more than that there is kill.
+---@param name string "INT"
+function Process:signal(name)
+  if not self.silent then
+    self.control:write("signal " .. name .. "\n")
+  end
+end
+
+---Waits until nothing of the tree is left.
+---@async
+---@return {exit?: integer, signal?: integer, name?: string}? status
+---@return farcall.Error? err
+function Process:wait()
+  self.ended.wait()
+  if self.status then
+    return self.status
+  end
+  return nil, errors.new("lost", self.op, "its supervisor died")
+end
+
+---Ends the tree: TERM, grace, KILL. Returns when nothing is left. Idempotent.
+---@async
+---@param grace? number seconds instead of those set at the start
+function Process:kill(grace)
+  if self.ended.is_set() then
+    return
+  end
+  if not self.silent then
+    self.control:write(grace and ("kill %d\n"):format(grace * 1000) or "kill\n")
+  end
+  local patience = (grace or self.grace) + KILL_PATIENCE
+  local timer = task.loop():timer(patience * 1000, function()
+    self.left = self.left or 1
+    self.child:kill("KILL")
+    finish(self)
+  end)
+  self.ended.wait()
+  timer:close()
+end
+
+local function arguments(spec)
+  local argv = {
+    spec.supervisor, "--control", tostring(CONTROL_FD), "--level", spec.tree,
+    "--grace-ms", ("%d"):format(spec.grace * 1000),
+  }
+  local function add(...)
+    for _, word in ipairs({ ... }) do
+      argv[#argv + 1] = word
+    end
+  end
+  for name, value in pairs(spec.rlimits) do
+    add("--rlimit", ("%s=%.0f"):format(name, value))
+  end
+  if spec.timeout then
+    add("--deadline-ms", ("%d"):format(math.max(1, spec.timeout * 1000)))
+  end
+  add("--")
+  for _, word in ipairs(spec.argv) do
+    argv[#argv + 1] = word
+  end
+  return argv
+end
+
+local function spawn(spec, fd)
+  local child, msg, code = proc.spawn(task.loop(), {
+    argv = arguments(spec), env = spec.env, cwd = spec.cwd, umask = spec.umask,
+    stdin = spec.stdin, stdout = "pipe", stderr = "pipe", fds = { [CONTROL_FD] = fd },
+  })
+  if child then
+    return child
+  end
+  if msg:sub(1, 5) == "exec " and code ~= "E2BIG" then
+    return nil, errors.new("unavailable", "supervisor", msg,
+      { hint = "farcall-supervisor belongs beside farcall" })
+  end
+  return nil, errors.wrap("exec " .. spec.argv[1], msg, code)
+end
+
+---Starts a program. Returns when it runs.
+---@async
+---@param spec {supervisor: string, argv: string[], env: string[], cwd: string, stdin: "pipe"|"null", tree: string, grace: number, rlimits: table<string, number>, umask?: integer, timeout?: number}
+---@return farcall.Supervised?
+---@return farcall.Error? err
+---@nodiscard
+function supervised.start(spec)
+  local control, fd, code = sock.pair(task.loop())
+  if not control then
+    return nil, errors.wrap("supervisor", fd, code)
+  end
+  local child, err = spawn(spec, fd)
+  proc.close_fd(fd)
+  if not child then
+    control:close()
+    return nil, err
+  end
+  local self = setmetatable({
+    child = child, control = control, stdin = child:stdin(), grace = spec.grace,
+    op = "exec " .. spec.argv[1], streams = { out = child:stdout(), err = child:stderr() },
+    rest = {}, started = task.event(), ended = task.event(),
+  }, Process)
+  child:on_exit(function()
+    self.reaped = true
+    settle(self)
+  end)
+  control:on_readable(function()
+    hear(self)
+  end)
+  self.started.wait()
+  if self.pid then
+    return self
+  end
+  self.ended.wait()
+  if not self.failure then
+    return nil, errors.new("lost", self.op, "its supervisor died")
+  end
+  local stage, name, text = unpack(self.failure)
+  return nil, errors.wrap(self.op, stage == "exec" and text or stage .. ": " .. text, name)
+end
+
+return supervised
