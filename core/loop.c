@@ -151,20 +151,31 @@ static void release_slot(struct loop *loop, uint32_t index) {
   loop->first_free = index;
 }
 
+// Makes the kernel report exactly this from now on.
+static int arm(struct loop_fd *watch, unsigned want) {
+  if (want == watch->armed) {
+    return 0;
+  }
+  // Nothing wanted is no registration at all: the kernel would go on to report hangups.
+  int operation = watch->armed == 0 ? EPOLL_CTL_ADD : want == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+  int failed = control(watch, operation, want);
+  if (failed == 0) {
+    watch->armed = want;
+  }
+  return failed;
+}
+
 int loop_fd_want(struct loop_fd *watch, unsigned want) {
   struct loop *loop = watch->loop;
   if (loop == NULL) {
     return ERR_CLOSED;
   }
   want &= LOOP_READ | LOOP_WRITE;
-  if (want == watch->want) {
-    return 0;
-  }
-  // Nothing wanted is no registration at all: the kernel would go on to report hangups.
-  int operation = watch->want == 0 ? EPOLL_CTL_ADD : want == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
-  int failed = control(watch, operation, want);
-  if (failed != 0) {
-    return failed;
+  if ((watch->armed & want) != want || (watch->armed & ~want & LOOP_WRITE) != 0) {
+    int failed = arm(watch, want);
+    if (failed != 0) {
+      return failed;
+    }
   }
   loop->active += want != 0;
   loop->active -= watch->want != 0;
@@ -188,6 +199,7 @@ int loop_fd_start(struct loop *loop, struct loop_fd *watch, int fd, unsigned wan
   watch->loop = loop;
   watch->fd = fd;
   watch->want = 0;
+  watch->armed = 0;
   watch->slot = index;
   watch->fn = fn;
   int failed = loop_fd_want(watch, want);
@@ -205,11 +217,9 @@ void loop_fd_stop(struct loop_fd *watch) {
   if (loop == NULL) {
     return;
   }
-  if (watch->want != 0) {
-    // It can fail only when the descriptor was closed first, and then there is nothing to undo.
-    control(watch, EPOLL_CTL_DEL, 0);
-    loop->active--;
-  }
+  // It can fail only when the descriptor was closed first, and then there is nothing to undo.
+  arm(watch, 0);
+  loop->active -= watch->want != 0;
   watch->want = 0;
   watch->loop = NULL;
   loop->watches--;
@@ -486,6 +496,15 @@ static void call_timers(struct loop *loop, bool was_busy) {
   sync_timerfd(loop);
 }
 
+static unsigned ready_of(const struct loop_fd *watch, uint32_t events) {
+  if ((events & (EPOLLHUP | EPOLLERR)) != 0 && watch->want != 0) {
+    return watch->want | LOOP_HANGUP;
+  }
+  unsigned ready = ((events & EPOLLIN) != 0 ? (unsigned)LOOP_READ : 0) |
+                   ((events & EPOLLOUT) != 0 ? (unsigned)LOOP_WRITE : 0);
+  return ready & watch->want;
+}
+
 static void call_watches(struct loop *loop, const struct epoll_event *events, int count,
                          bool was_busy) {
   for (int i = 0; i < count && !loop->stopping; i++) {
@@ -498,14 +517,11 @@ static void call_watches(struct loop *loop, const struct epoll_event *events, in
     if (watch == NULL) {
       continue;
     }
-    unsigned ready = ((events[i].events & EPOLLIN) != 0 ? (unsigned)LOOP_READ : 0) |
-                     ((events[i].events & EPOLLOUT) != 0 ? (unsigned)LOOP_WRITE : 0);
-    // An earlier callback of the batch may have changed what this one wants.
-    ready &= watch->want;
-    if ((events[i].events & (EPOLLHUP | EPOLLERR)) != 0 && watch->want != 0) {
-      ready = watch->want | LOOP_HANGUP;
-    }
-    if (ready != 0) {
+    unsigned ready = ready_of(watch, events[i].events);
+    if (ready == 0) {
+      // Level-triggered: what nobody wants now would come again in every turn.
+      arm(watch, watch->want);
+    } else {
       enter(loop);
       watch->fn(watch, ready);
       leave(loop, was_busy);

@@ -25,7 +25,8 @@ struct loop_fd {
   struct loop *loop; // NULL when stopped
   int fd;            // borrowed
   unsigned want;
-  uint32_t slot; // the loop's number for it
+  unsigned armed; // what the kernel was asked for: want, and perhaps LOOP_READ too many
+  uint32_t slot;  // the loop's number for it
   loop_fd_fn fn;
   void *data;
 };
@@ -114,7 +115,9 @@ void loop_observe(struct loop *loop, struct loop_observer *observer);
 // Watches fd for want. Level-triggered; with want 0 nothing is ever called, a hangup included. One
 // watch a descriptor. 0 or -errno. A regular file cannot be watched (-EPERM): it never blocks.
 int loop_fd_start(struct loop *loop, struct loop_fd *watch, int fd, unsigned want, loop_fd_fn fn);
-// Changes want; costs nothing when it is the same. ERR_CLOSED when stopped.
+// Changes want. Costs a system call only when the kernel must be asked for more, or for no
+// LOOP_WRITE any longer: LOOP_READ is taken back when it comes unwanted, so that a reader who
+// pauses between question and answer pays nothing. ERR_CLOSED when stopped.
 int loop_fd_want(struct loop_fd *watch, unsigned want);
 void loop_fd_stop(struct loop_fd *watch); // idempotent; before the fd is closed
 
