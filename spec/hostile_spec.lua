@@ -316,7 +316,7 @@ try:
 except OSError as problem:
     print(problem.errno)
 ]]):format(dir), { backends = { ["local"] = { use = "local",
-      options = { rlimits = { fsize = 1000000 } } } } })
+      options = { fsize = 1000000 } } } })
     assert.equal("27\n", result.output)
     assert.equal(1000000, fs.stat(dir .. "/big").size)
   end)

@@ -11,10 +11,13 @@ local task = require("farcall.task")
 
 local uds = {}
 
--- What a far side may ask of the engine's memory: connections, one line, and replies that it does
--- not read. A connection that passes the last is not read from until it has caught up.
+-- What a far side may ask of the engine's memory: connections, requests, and replies that it does
+-- not read. A connection that passes the last is not read from until it has caught up. Only a few
+-- connections may be in the middle of a large request; others that have one wait for their turn.
 local MAX_CONNECTIONS = 512
-local MAX_LINE = 64 * 1024 * 1024
+local MAX_LINE = 256 * 1024
+local MAX_LARGE_LINE = 64 * 1024 * 1024
+local MAX_LARGE = 4
 local MAX_UNREAD = 4 * 1024 * 1024
 local MAX_IN_FLIGHT = 256
 local MAX_ID = 64
@@ -102,7 +105,7 @@ function Connection:pace()
   if self.closed then
     return
   end
-  local hold = self.blocked or self.in_flight >= MAX_IN_FLIGHT
+  local hold = self.blocked or self.queued or self.in_flight >= MAX_IN_FLIGHT
   if hold ~= self.held then
     self.held = hold
     self.io:on_readable(not hold and self.readable or nil)
@@ -113,6 +116,7 @@ function Connection:close()
   if not self.closed then
     self.closed = true
     self.io:close()
+    self:end_large()
     self.server:forget(self)
   end
 end
@@ -156,18 +160,51 @@ function Connection:line(line)
   end)
 end
 
+---The next request is larger than most: goes on if there is a place for it, else waits for one.
+function Connection:begin_large()
+  local server = self.server
+  self.queued = server.large >= MAX_LARGE
+  if self.queued then
+    table.insert(server.queue, self)
+    self:pace()
+  else
+    server.large = server.large + 1
+    self.max_line = MAX_LARGE_LINE
+  end
+end
+
+function Connection:end_large()
+  if self.max_line == MAX_LINE then
+    return
+  end
+  self.max_line = MAX_LINE
+  local server = self.server
+  server.large = server.large - 1
+  local next_one
+  repeat
+    next_one = table.remove(server.queue, 1)
+  until not next_one or not next_one.closed
+  if next_one then
+    next_one:begin_large()
+    next_one:pace()
+  end
+end
+
 function Connection:read()
   while not self.closed and not self.held do
-    local line, _, code = self.io:readline(MAX_LINE)
+    local line, _, code = self.io:readline(self.max_line)
     if line then
+      self:end_large()
       self:line(line)
     elseif code == "EAGAIN" then
       return
-    elseif code == "LIMIT" then
-      return self:dismiss("limit", ("a request has at most %d bytes"):format(MAX_LINE))
-    else
+    elseif code ~= "LIMIT" then
       -- The end: of the whole stream, or in the middle of a line, which is then nobody's.
       return self:close()
+    elseif self.max_line == MAX_LINE then
+      self:begin_large()
+    else
+      return self:dismiss("limit", ("a request has at most %d bytes"):format(MAX_LARGE_LINE))
     end
   end
 end
@@ -180,7 +217,9 @@ function Server:accept(io, peer)
   if peer.uid ~= self.uid and peer.uid ~= 0 then
     return io:close()
   end
-  local connection = setmetatable({ io = io, server = self, in_flight = 0 }, Connection)
+  local connection = setmetatable({
+    io = io, server = self, in_flight = 0, max_line = MAX_LINE,
+  }, Connection)
   self.connections[connection] = true
   self.count = self.count + 1
   if self.count > MAX_CONNECTIONS then
@@ -217,6 +256,7 @@ end
 function uds.serve(path, token, on_request)
   local server = setmetatable({
     token = token, on_request = on_request, uid = system.uid(), connections = {}, count = 0,
+    large = 0, queue = {},
   }, Server)
   local function accept(io, peer)
     server:accept(io, peer)
