@@ -25,7 +25,9 @@ static int describe(lua_State *L) {
 }
 
 void bind_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction gc) {
-  luaL_newmetatable(L, type);
+  if (luaL_newmetatable(L, type) == 0) {
+    return;
+  }
   lua_newtable(L);
   luaL_setfuncs(L, methods, 0);
   lua_getfield(L, -1, "__tostring");

@@ -23,7 +23,8 @@
 int bind_fail(lua_State *L, int code, const char *what);
 
 // Makes a metatable `type` with these methods (also as __index), __gc and __name, and leaves it on
-// the stack. __tostring gives "type: address" unless methods has one.
+// the stack; a type that exists already is only pushed. __tostring gives "type: address" unless
+// methods has one.
 void bind_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction gc);
 
 // Raises unless the table at index has only string keys from names (NULL-terminated).
