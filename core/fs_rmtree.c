@@ -42,7 +42,7 @@ static void note(struct walk *walk, int code) {
 
 static int push_name(struct walk *walk, const char *name) {
   size_t size = strlen(name) + 1;
-  if (walk->capacity - walk->used < size) {
+  if (walk->names == NULL || walk->capacity - walk->used < size) {
     size_t capacity = walk->capacity * 2 + size + 256;
     char *grown = realloc(walk->names, capacity);
     if (grown == NULL) {

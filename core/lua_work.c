@@ -112,7 +112,8 @@ static void done(const struct work_result *result, void *data) {
   lua_rawset(L, -4);
   lua_replace(L, -3); // deliver, callback, env
   lua_pop(L, 1);
-  lua_pushlightuserdata(L, (void *)(uintptr_t)result);
+  struct work_result copy = *result;
+  lua_pushlightuserdata(L, &copy);
   unpin_idle(L, self); // the callback may start the next job, or close
   bind_call(L, loop, 2);
 }

@@ -341,37 +341,36 @@ static struct job *job_new(const struct work_request *r) {
   return job;
 }
 
-static int prepare(struct work *work, const struct work_request *request, struct job **out) {
+// A job that only needs to be queued, or NULL and why not in *code.
+static struct job *prepare(struct work *work, const struct work_request *request, int *code) {
   if (loop_is_closed(work->loop)) {
-    return ERR_CLOSED;
+    *code = ERR_CLOSED;
+    return NULL;
   }
-  if (work->jobs >= JOBS_MAX) {
-    return -EAGAIN;
-  }
-  int code = start(work);
-  if (code != 0) {
-    return code;
+  *code = work->jobs < JOBS_MAX ? start(work) : -EAGAIN;
+  if (*code != 0) {
+    return NULL;
   }
   struct job *job = job_new(request);
   if (job == NULL) {
-    return -ENOMEM;
+    *code = -ENOMEM;
+    return NULL;
   }
   if (request->kind == WORK_SYNC) {
     job->request.fd = fcntl(request->fd, F_DUPFD_CLOEXEC, 0);
     if (job->request.fd < 0) {
-      code = -errno;
+      *code = -errno;
       free(job);
-      return code;
+      return NULL;
     }
   }
-  *out = job;
-  return 0;
+  return job;
 }
 
 int work_submit(struct work *work, const struct work_request *request, uint64_t *id) {
-  struct job *job = NULL;
-  int code = prepare(work, request, &job);
-  if (code != 0) {
+  int code = 0;
+  struct job *job = prepare(work, request, &code);
+  if (job == NULL) {
     return code;
   }
   if (work->waiting == 0) {

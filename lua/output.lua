@@ -78,7 +78,7 @@ function Queue:push(bytes)
   self.last = self.last + 1
   self[self.last] = bytes
   self.size = self.size + #bytes
-  while self.size - #self[self.first] >= self.keep do
+  while self.first <= self.last and self.size - #self[self.first] >= self.keep do
     self.size = self.size - #self[self.first]
     self[self.first] = nil
     self.first = self.first + 1
