@@ -462,14 +462,17 @@ void loop_observe(struct loop *loop, struct loop_observer *observer) {
 static void enter(struct loop *loop) {
   uint64_t turn = atomic_load_explicit(&loop->turn, memory_order_relaxed);
   atomic_store_explicit(&loop->turn, turn + 1, memory_order_relaxed);
-  atomic_store_explicit(&loop->busy, true, memory_order_relaxed);
+  // Between the two, so that a signal handler that finds the loop busy finds the observer ready.
   if (loop->observer != NULL) {
     loop->observer->enter(loop->observer);
   }
+  atomic_signal_fence(memory_order_seq_cst);
+  atomic_store_explicit(&loop->busy, true, memory_order_relaxed);
 }
 
 static void leave(struct loop *loop, bool was_busy) {
   atomic_store_explicit(&loop->busy, was_busy, memory_order_relaxed);
+  atomic_signal_fence(memory_order_seq_cst);
   if (loop->observer != NULL) {
     loop->observer->leave(loop->observer);
   }

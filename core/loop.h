@@ -104,8 +104,9 @@ struct loop_census loop_census(const struct loop *loop);
 bool loop_is_busy(const struct loop *loop);
 uint64_t loop_turn_number(const struct loop *loop);
 
-// Sees every callback from outside: enter before, leave after it, both on the loop's thread. One a
-// loop (NULL removes it); the struct is borrowed. For the watchdog.
+// Sees every callback from outside: enter before the loop becomes busy, leave after it is no
+// longer, both on the loop's thread. One a loop (NULL removes it); the struct is borrowed, and
+// leave may free it after removing it. For the watchdog.
 struct loop_observer {
   void (*enter)(struct loop_observer *observer);
   void (*leave)(struct loop_observer *observer);

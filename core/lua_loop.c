@@ -21,6 +21,7 @@
 
 struct lua_loop {
   struct loop *loop;
+  unsigned running; // run and turn on the C stack
 };
 
 struct lua_timer {
@@ -323,7 +324,7 @@ static int loop_lua_signals(lua_State *L) {
 
 static int loop_lua_new(lua_State *L) {
   struct lua_loop *self = lua_newuserdata(L, sizeof *self);
-  self->loop = NULL;
+  *self = (struct lua_loop){0};
   int failed = loop_new(&self->loop);
   if (failed != 0) {
     return bind_fail(L, failed, "loop");
@@ -334,7 +335,13 @@ static int loop_lua_new(lua_State *L) {
   return 1;
 }
 
-static int finish_turns(lua_State *L, struct loop *loop, int failed) {
+// The object is at index 1, and so alive meanwhile. Nothing in between can raise.
+static int do_turns(lua_State *L, bool all, int timeout_ms) {
+  struct loop *loop = bind_check_loop(L, 1);
+  struct lua_loop *self = lua_touserdata(L, 1);
+  self->running++;
+  int failed = all ? loop_run(loop) : loop_turn(loop, timeout_ms);
+  self->running--;
   bind_raise_kept(L, loop);
   if (failed != 0) {
     return bind_fail(L, failed, "loop");
@@ -344,14 +351,11 @@ static int finish_turns(lua_State *L, struct loop *loop, int failed) {
 }
 
 static int loop_lua_run(lua_State *L) {
-  struct loop *loop = bind_check_loop(L, 1);
-  return finish_turns(L, loop, loop_run(loop));
+  return do_turns(L, true, -1);
 }
 
 static int loop_lua_turn(lua_State *L) {
-  struct loop *loop = bind_check_loop(L, 1);
-  int timeout_ms = luaL_optint(L, 2, -1);
-  return finish_turns(L, loop, loop_turn(loop, timeout_ms));
+  return do_turns(L, false, luaL_optint(L, 2, -1));
 }
 
 static int loop_lua_stop(lua_State *L) {
@@ -385,8 +389,8 @@ static int loop_lua_census(lua_State *L) {
 
 static int loop_lua_close(lua_State *L) {
   struct lua_loop *self = luaL_checkudata(L, 1, LOOP_TYPE);
-  if (loop_is_busy(self->loop)) {
-    return luaL_error(L, "a loop cannot be closed by a callback of its own");
+  if (self->running > 0) {
+    return luaL_error(L, "a loop cannot be closed while it runs");
   }
   loop_free(self->loop);
   return 0;
