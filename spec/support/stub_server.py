@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-MAX_CONNECTIONS = 8
+MAX_CONNECTIONS = 24
 directory = sys.argv[1]
 lock = threading.Lock()
 state = {"open": 0, "most": 0, "accepted": 0, "refused": 0, "calls": 0}

@@ -1,0 +1,236 @@
+-- SPDX-License-Identifier: MIT
+-- Renders a stub template: from the tools of a run to the files through which its script calls
+-- them. Whatever a template puts into a file must be digits, base64, an identifier that
+-- identifier() has passed, or a text that escape() has made.
+
+local errors = require("farcall.errors")
+
+local stub = {}
+
+---@class farcall.stub.Tool what a template is told of a tool
+---@field name string matches [A-Za-z_][A-Za-z0-9_.-]*
+---@field summary string any text
+---@field description string any text
+---@field parameters farcall.stub.Parameter[] in the order of the function's arguments
+---@field ordered boolean the optional ones have an order of their own too
+---@field open boolean more arguments than the parameters may be given
+---@field returns? string
+
+---@class farcall.stub.Parameter
+---@field name string any text
+---@field required boolean
+---@field schema table
+
+local OPTIONS = { module = true, errors = true }
+
+-- Files of the run's directory that are not the stub's.
+local RESERVED = { token = true, socket = true }
+
+---Whether a text is an identifier in about every language: a letter, then letters, digits, _.
+---@param name any
+---@return boolean
+function stub.identifier(name)
+  return type(name) == "string" and #name <= 64 and name:find("^%a[%w_]*$") ~= nil
+end
+
+---The code point of the UTF-8 sequence at `at` and its length; nil when there is none.
+local function code_point(text, at)
+  local lead = text:byte(at)
+  local length = lead >= 0xF0 and 4 or lead >= 0xE0 and 3 or 2
+  if lead < 0xC2 or lead > 0xF4 or at + length - 1 > #text then
+    return nil
+  end
+  local point = lead % (length == 2 and 0x20 or length == 3 and 0x10 or 0x08)
+  for i = at + 1, at + length - 1 do
+    local byte = text:byte(i)
+    if byte < 0x80 or byte > 0xBF then
+      return nil
+    end
+    point = point * 64 + byte - 0x80
+  end
+  local least = length == 2 and 0x80 or length == 3 and 0x800 or 0x10000
+  if point < least or point > 0x10FFFF or point >= 0xD800 and point <= 0xDFFF then
+    return nil
+  end
+  return point, length
+end
+
+---The inside of a double-quoted literal. It is printable ASCII without a bare quote: each " and \
+---of the text has a backslash before it and every other byte is written as an escape, so nothing in
+---it ends the literal, or the line. Bytes that are not UTF-8 become U+FFFD.
+---@param text string
+---@param astral fun(point: integer): string how the language writes code points over U+FFFF
+---@return string
+function stub.escape(text, astral)
+  local out, at = {}, 1
+  while at <= #text do
+    local plain = text:match("^[ !#-[%]^-~]+", at)
+    if plain then
+      out[#out + 1] = plain
+      at = at + #plain
+    else
+      local byte = text:byte(at)
+      if byte == 0x22 or byte == 0x5C then
+        out[#out + 1] = "\\" .. string.char(byte)
+      elseif byte == 0x0A then
+        out[#out + 1] = "\\n"
+      elseif byte < 0x80 then
+        out[#out + 1] = ("\\u%04x"):format(byte)
+      else
+        local point, length = code_point(text, at)
+        if not point then
+          out[#out + 1] = "\\ufffd"
+        elseif point > 0xFFFF then
+          out[#out + 1] = astral(point)
+        else
+          out[#out + 1] = ("\\u%04x"):format(point)
+        end
+        at = at + (length or 1) - 1
+      end
+      at = at + 1
+    end
+  end
+  return table.concat(out)
+end
+
+---A tool's parameters: first as its `order` says, then the required ones, then the rest by name.
+---@return farcall.stub.Parameter[] parameters
+---@return boolean ordered
+local function parameters_of(tool)
+  local properties, list, seen = tool.parameters.properties or {}, {}, {}
+  local required = {}
+  for _, name in ipairs(tool.parameters.required or {}) do
+    required[name] = true
+  end
+  local function add(name)
+    if properties[name] and not seen[name] then
+      seen[name] = true
+      list[#list + 1] = {
+        name = name, required = required[name] or false, schema = properties[name],
+      }
+    end
+  end
+  for _, name in ipairs(tool.order or {}) do
+    add(name)
+  end
+  for _, name in ipairs(tool.parameters.required or {}) do
+    add(name)
+  end
+  local rest = {}
+  for name in pairs(properties) do
+    rest[#rest + 1] = name
+  end
+  table.sort(rest)
+  for _, name in ipairs(rest) do
+    add(name)
+  end
+  return list, tool.order ~= nil
+end
+
+---@return farcall.stub.Tool?
+---@return string? problem
+local function describe(tool)
+  if type(tool.name) ~= "string" or #tool.name > 64
+    or not tool.name:find("^[%a_][%w_.%-]*$") then
+    return nil, ("%q is no name for a tool"):format(tostring(tool.name))
+  end
+  local parameters, ordered = parameters_of(tool)
+  return {
+    name = tool.name, summary = tool.summary or "", description = tool.description or "",
+    parameters = parameters, ordered = ordered,
+    open = tool.parameters.additionalProperties ~= false, returns = tool.returns,
+  }
+end
+
+-- A toolset, or a plain list of tools.
+local function list_of(tools)
+  if not tools.names then
+    return tools
+  end
+  local list = {}
+  for i, name in ipairs(tools:names()) do
+    list[i] = tools:get(name)
+  end
+  return list
+end
+
+local function check_files(files)
+  if type(files) ~= "table" then
+    return "render returned no list of files"
+  end
+  local seen = {}
+  for _, file in ipairs(files) do
+    local name = type(file) == "table" and file.name
+    if type(name) ~= "string" or #name > 100 or not name:find("^[%w_][%w_.%-]*$") then
+      return ("%q is no name for a file of a stub"):format(tostring(name))
+    elseif RESERVED[name] or seen[name] then
+      return ("the file name %s is taken"):format(name)
+    elseif type(file.text) ~= "string" then
+      return ("the file %s has no text"):format(name)
+    end
+    seen[name] = true
+  end
+  return nil
+end
+
+local function failure(message)
+  return nil, errors.new("config", "stub", message)
+end
+
+---@param options table
+---@return table? checked
+---@return farcall.Error? err
+local function check_options(options)
+  for key in pairs(options) do
+    if not OPTIONS[key] then
+      return failure("unknown option of a stub: " .. tostring(key))
+    end
+  end
+  local module = options.module or "farcall"
+  if not stub.identifier(module) then
+    return failure(("%q is no name for a module"):format(tostring(module)))
+  end
+  local how = options.errors or (module == "hermes_tools" and "return" or "raise")
+  if how ~= "raise" and how ~= "return" then
+    return failure("errors is \"raise\" or \"return\"")
+  end
+  return { module = module, errors = how }
+end
+
+---The files of a stub.
+---@param template farcall.StubTemplate
+---@param tools farcall.Toolset|farcall.Tool[]
+---@param options? {module?: string, errors?: "raise"|"return"}
+---@return {name: string, text: string}[]?
+---@return farcall.Error? err
+---@nodiscard
+function stub.render(template, tools, options)
+  local checked, err = check_options(options or {})
+  if not checked then
+    return nil, err
+  end
+  local list = {}
+  for _, tool in ipairs(list_of(tools)) do
+    local told, problem = describe(tool)
+    if not told then
+      return failure(problem)
+    end
+    list[#list + 1] = told
+  end
+  table.sort(list, function(a, b)
+    return a.name < b.name
+  end)
+  local ok, files, problem = xpcall(template.render, debug.traceback, list, checked)
+  if not ok then
+    return failure("template " .. tostring(template.language) .. ": " .. tostring(files))
+  elseif files == nil then
+    return failure(tostring(problem or "render returned no list of files"))
+  end
+  problem = check_files(files)
+  if problem then
+    return failure("template " .. tostring(template.language) .. ": " .. problem)
+  end
+  return files
+end
+
+return stub
