@@ -33,7 +33,7 @@ const char *buf_peek(const struct buf *b) {
 // each byte is then moved a bounded number of times.
 static int make_room(struct buf *b, size_t size) {
   size_t unread = buf_size(b);
-  if (b->start >= unread && unread + size <= b->capacity) {
+  if (b->base != NULL && b->start >= unread && unread + size <= b->capacity) {
     memmove(b->base, b->base + b->start, unread);
     b->start = 0;
     b->end = unread;
@@ -43,7 +43,7 @@ static int make_room(struct buf *b, size_t size) {
   while (capacity < unread + size) {
     capacity = capacity <= SIZE_MAX / 2 ? capacity * 2 : unread + size;
   }
-  if (b->start == 0) {
+  if (b->base == NULL || b->start == 0) {
     char *grown = realloc(b->base, capacity);
     if (grown == NULL) {
       return -ENOMEM;
