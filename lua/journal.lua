@@ -3,7 +3,7 @@
 -- and, at its end, result.json. Written so that a kill at any point leaves it readable: an event is
 -- one write, the two documents are replaced as a whole. Events go to the kernel at once, which
 -- survives the end of this process; the disk follows at the end of the run, or at each event with
--- sync = "call". Opening, appending and reading need no task; what waits for the disk does.
+-- sync = "call". Reading needs no task, and neither do opening and appending unless sync = "call".
 
 local errors = require("farcall.errors")
 local task = require("farcall.task")
@@ -49,6 +49,21 @@ local function runs_dir(state_dir)
   return state_dir .. "/runs"
 end
 
+-- When a process began, in the kernel's ticks: with the pid it tells one process from all others of
+-- this boot. nil if there is no such process.
+local function start_of(pid)
+  local stat = fs.read(("/proc/%d/stat"):format(pid), 4096)
+  -- Behind the name, which may hold anything, in its closing parenthesis.
+  local fields = stat and stat:match("^.*%) (.*)$")
+  local n = 2
+  for field in (fields or ""):gmatch("%S+") do
+    n = n + 1
+    if n == 22 then
+      return field
+    end
+  end
+end
+
 -- Strict JSON takes no broken UTF-8; what cannot be written as it is, is written as it can be.
 local function mend(value, depth)
   local kind = type(value)
@@ -78,6 +93,42 @@ local function encode(value)
   return line
 end
 
+-- Starts fn(done) and waits for done(ok, message, code).
+---@async
+local function wait_for(op, fn)
+  local ok, message, code = task.await(fn)
+  if not ok then
+    return nil, errors.wrap(op, message, code)
+  end
+  return true
+end
+
+---@async
+local function to_disk(path, fd)
+  return wait_for("sync " .. path, function(resume)
+    local work = task.work()
+    local id, message, code = work:fdatasync(fd, resume)
+    if not id then
+      resume(nil, message, code)
+      return nil
+    end
+    return function()
+      work:cancel(id)
+    end
+  end)
+end
+
+---@async
+local function file_to_disk(path)
+  local file, message, code = fs.appender(path, FILE_MODE)
+  if not file then
+    return nil, errors.wrap("sync " .. path, message, code)
+  end
+  local ok, err = to_disk(path, file:fileno())
+  file:close()
+  return ok, err
+end
+
 ---Begins the journal of a run.
 ---@param options {state_dir: string, run_id: string, job: table, sync?: "end"|"call"}
 ---@return farcall.Journal?
@@ -92,7 +143,11 @@ function journal.open(options)
     sync = options.sync or "end",
   }, Journal)
   local op = "journal " .. self.dir
-  local job = { started = system.time() }
+  local pid = system.pid()
+  local job = {
+    started = system.time(),
+    engine = { host = system.hostname(), pid = pid, start = start_of(pid) },
+  }
   for key, value in pairs(options.job or {}) do
     job[key] = value
   end
@@ -111,31 +166,15 @@ function journal.open(options)
     return nil, errors.wrap(op, message, code)
   end
   self.events = ok
-  return self
-end
-
--- Starts fn(done) and waits for done(ok, message, code).
----@async
-local function wait_for(op, fn)
-  local ok, message, code = task.await(fn)
-  if not ok then
-    return nil, errors.wrap(op, message, code)
+  if self.sync == "call" then
+    local err
+    ok, err = file_to_disk(self.dir .. "/" .. JOB)
+    if not ok then
+      self.events:close()
+      return nil, err
+    end
   end
-  return true
-end
-
----@async
-local function to_disk(path, fd)
-  return wait_for("sync " .. path, function(resume)
-    local work = task.work()
-    local id, message, code = work:fdatasync(fd, resume)
-    if not id then
-      resume(nil, message, code)
-    end
-    return id and function()
-      work:cancel(id)
-    end
-  end)
+  return self
 end
 
 ---Writes an event: one line, one write. With sync = "call" it also waits until it is on the disk.
@@ -144,6 +183,9 @@ end
 ---@return true?
 ---@return farcall.Error? err
 function Journal:event(name, fields)
+  if not self.events then
+    return nil, errors.new("lost", "journal " .. self.dir, "already closed", { code = "CLOSED" })
+  end
   local event = {}
   for key, value in pairs(fields or {}) do
     event[key] = value
@@ -158,7 +200,7 @@ function Journal:event(name, fields)
   end
   self.torn = false
   if self.sync == "call" then
-    return to_disk(EVENTS, self.events:fileno())
+    return to_disk(self.dir .. "/" .. EVENTS, self.events:fileno())
   end
   return true
 end
@@ -181,7 +223,7 @@ function Journal:result(result)
   end)
 end
 
----Brings the events to the disk and ends. Idempotent.
+---Brings job and events to the disk and ends. Idempotent.
 ---@async
 ---@return true?
 ---@return farcall.Error? err
@@ -191,10 +233,14 @@ function Journal:close()
   end
   local events = self.events
   self.events = nil
-  local fd = events:fileno()
-  local ok, err = task.shield(to_disk, EVENTS, fd)
-  events:close()
-  return ok, err
+  return task.shield(function()
+    local ok, err = to_disk(self.dir .. "/" .. EVENTS, events:fileno())
+    events:close()
+    if ok and self.sync ~= "call" then
+      ok, err = file_to_disk(self.dir .. "/" .. JOB)
+    end
+    return ok, err
+  end)
 end
 
 local function read_json(path)
@@ -253,10 +299,18 @@ function journal.read(state_dir, run_id)
   return record
 end
 
+-- Whether the engine that began the run is still there, as far as can be seen from here.
+local function is_running(job)
+  local engine = type(job) == "table" and job.engine
+  return type(engine) == "table" and engine.host == system.hostname()
+    and type(engine.pid) == "number" and engine.start ~= nil
+    and start_of(engine.pid) == engine.start
+end
+
 ---@class farcall.RunSummary
 ---@field run_id string
 ---@field started number unix seconds
----@field status string the result's, or "unfinished": it still runs or was killed
+---@field status string the result's, "running", or "unfinished": its engine was killed
 ---@field job? table
 ---@field result? table
 
@@ -284,7 +338,8 @@ function journal.list(state_dir)
       runs[#runs + 1] = {
         run_id = name, job = job, result = result,
         started = type(job) == "table" and tonumber(job.started) or stat.mtime,
-        status = type(result) == "table" and result.status or "unfinished",
+        status = type(result) == "table" and result.status
+          or is_running(job) and "running" or "unfinished",
       }
     end
   end

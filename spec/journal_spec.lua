@@ -4,6 +4,8 @@ local json = require("farcall.core.json")
 local journal = require("farcall.journal")
 local child = require("spec.support.child")
 local helper = require("spec.helper")
+local system = require("farcall.core.system")
+local ffi = require("ffi")
 
 describe("journal", function()
   local state
@@ -156,7 +158,24 @@ describe("journal", function()
       seen[i] = run.run_id .. " " .. run.status
       assert.is_true(math.abs(run.started - os.time()) < 60)
     end
-    assert.same({ "a error", "b error", "c unfinished" }, seen)
+    assert.same({ "a error", "b error", "c running" }, seen)
+  end))
+
+  it("tells a run that goes on from one whose engine was killed", function()
+    local how = child.run(function()
+      open("killed")
+      ffi.C.kill(system.pid(), 9)
+    end)
+    assert.equal("signal", how)
+    assert.equal("unfinished", assert(journal.list(state))[1].status)
+  end)
+
+  it("takes no event after its end", helper.task(function()
+    local j = open()
+    j:close()
+    local ok, err = j:event("late")
+    assert.is_nil(ok)
+    assert.equal("CLOSED", err.code)
   end))
 
   it("says which run is not there, and takes no path for an id", function()
