@@ -2,42 +2,24 @@
 #include "work.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "err.h"
-#include "fs.h"
 #include "oneshot.h"
+#include "work_job.h"
 
 enum {
   THREADS = 2,
   JOBS_MAX = 4096, // as many as the queue of completions holds: handing back never fails
   STACK_BYTES = 512 * 1024,
   KEEP_RUNNING_MS = 24 * 3600 * 1000,
-  PARENT_MODE = 0777,
-};
-
-// Passed from the loop to a thread by the mutex and back by the completion queue; one side at a
-// time has it. The links below the line are the loop's own.
-struct job {
-  struct work_request request;
-  struct work_result result;
-  struct fs_bytes read;
-  struct addrinfo *addresses;
-  struct job *next;
-  // -----
-  struct job *before, *after; // in work.pending
-  bool cancelled;
-  char storage[]; // strings and bytes of the request
 };
 
 struct fifo {
-  struct job *first;
-  struct job **end;
+  struct work_job *first;
+  struct work_job **end;
 };
 
 struct thread {
@@ -52,7 +34,7 @@ struct work {
   struct loop *loop;
   struct oneshot *completions;
   struct loop_timer keep_running; // a wake does not, so a far-off timer does
-  struct job *pending;            // all that have not been handed back, cancelled ones too
+  struct work_job *pending;       // all that have not been handed back, cancelled ones too
   uint64_t last_id;
   size_t jobs;    // in pending
   size_t waiting; // of these, not cancelled
@@ -73,22 +55,22 @@ static void fifo_init(struct fifo *fifo) {
   fifo->end = &fifo->first;
 }
 
-static void fifo_put(struct fifo *fifo, struct job *job) {
+static void fifo_put(struct fifo *fifo, struct work_job *job) {
   job->next = NULL;
   *fifo->end = job;
   fifo->end = &job->next;
 }
 
-static struct job *fifo_take(struct fifo *fifo) {
-  struct job *job = fifo->first;
+static struct work_job *fifo_take(struct fifo *fifo) {
+  struct work_job *job = fifo->first;
   if (job != NULL && (fifo->first = job->next) == NULL) {
     fifo->end = &fifo->first;
   }
   return job;
 }
 
-static bool fifo_remove(struct fifo *fifo, const struct job *job) {
-  for (struct job **at = &fifo->first; *at != NULL; at = &(*at)->next) {
+static bool fifo_remove(struct fifo *fifo, const struct work_job *job) {
+  for (struct work_job **at = &fifo->first; *at != NULL; at = &(*at)->next) {
     if (*at == job) {
       *at = job->next;
       if (*at == NULL) {
@@ -100,73 +82,10 @@ static bool fifo_remove(struct fifo *fifo, const struct job *job) {
   return false;
 }
 
-static void job_free(struct job *job) {
-  if (job->request.kind == WORK_SYNC) {
-    close(job->request.fd);
-  }
-  if (job->addresses != NULL) {
-    freeaddrinfo(job->addresses);
-  }
-  free(job->read.bytes);
-  free(job);
-}
-
-// What the threads do.
-
-static int run_write(const struct work_request *r) {
-  if (r->parents) {
-    const char *slash = strrchr(r->path, '/');
-    char *parent =
-        slash == NULL || slash == r->path ? NULL : strndup(r->path, (size_t)(slash - r->path));
-    int code = parent == NULL ? 0 : fs_mkdir(parent, PARENT_MODE, true);
-    free(parent);
-    if (code != 0) {
-      return code;
-    }
-  }
-  return atomicfile_write(r->path, r->bytes, r->size, &r->write);
-}
-
-static int run_resolve(struct job *job) {
-  const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-  int failure = getaddrinfo(job->request.host, job->request.port, &hints, &job->addresses);
-  if (failure == 0) {
-    job->result.addresses = job->addresses;
-    return 0;
-  }
-  job->addresses = NULL;
-  if (failure == EAI_SYSTEM) {
-    return -errno;
-  }
-  job->result.detail = gai_strerror(failure);
-  return failure == EAI_MEMORY ? -ENOMEM : ERR_RESOLVE;
-}
-
-static int run(struct job *job) {
-  const struct work_request *r = &job->request;
-  switch (r->kind) {
-  case WORK_WRITE:
-    return run_write(r);
-  case WORK_READ: {
-    int code = fs_read(r->path, r->offset, r->max, &job->read);
-    job->result.bytes = job->read.bytes;
-    job->result.size = job->read.size;
-    job->result.file_size = job->read.file_size;
-    return code;
-  }
-  case WORK_SYNC:
-    return (r->data_only ? fdatasync(r->fd) : fsync(r->fd)) == 0 ? 0 : -errno;
-  case WORK_RESOLVE:
-    return run_resolve(job);
-  default:
-    return -EINVAL;
-  }
-}
-
 // The oldest job that may run now.
-static struct job *take_job(struct work *work) {
-  const struct job *file = work->files.first;
-  const struct job *name = work->name_running ? NULL : work->names.first;
+static struct work_job *take_job(struct work *work) {
+  const struct work_job *file = work->files.first;
+  const struct work_job *name = work->name_running ? NULL : work->names.first;
   if (name != NULL && (file == NULL || name->result.id < file->result.id)) {
     return fifo_take(&work->names);
   }
@@ -189,7 +108,7 @@ static void *serve(void *argument) {
   struct work *work = self->work;
   pthread_mutex_lock(&work->mutex);
   while (!work->closing) {
-    struct job *job = take_job(work);
+    struct work_job *job = take_job(work);
     if (job == NULL) {
       pthread_cond_wait(&work->something, &work->mutex);
       continue;
@@ -198,13 +117,13 @@ static void *serve(void *argument) {
     work->name_running = work->name_running || is_name;
     self->resolving = is_name;
     pthread_mutex_unlock(&work->mutex);
-    job->result.code = run(job);
+    job->result.code = work_job_run(job);
     pthread_mutex_lock(&work->mutex);
     self->resolving = false;
     work->name_running = work->name_running && !is_name;
     // Under the mutex, so that the queue cannot be freed in between. It has room for every job.
     if (work->closing || oneshot_push(work->completions, job) != 0) {
-      job_free(job);
+      work_job_free(job);
     }
   }
   drop(work);
@@ -224,7 +143,7 @@ static void no_longer_waited_for(struct work *work) {
   }
 }
 
-static void remove_pending(struct work *work, struct job *job) {
+static void remove_pending(struct work *work, struct work_job *job) {
   if (job->before != NULL) {
     job->before->after = job->after;
   } else {
@@ -237,14 +156,14 @@ static void remove_pending(struct work *work, struct job *job) {
 }
 
 static void completed(void *item, void *data) {
-  struct job *job = item;
+  struct work_job *job = item;
   struct work *work = data;
   remove_pending(work, job);
   if (!job->cancelled) {
     no_longer_waited_for(work);
     job->request.done(&job->result, job->request.data); // work may be gone after this
   }
-  job_free(job);
+  work_job_free(job);
 }
 
 int work_new(struct loop *loop, struct work **out) {
@@ -306,43 +225,8 @@ static int start(struct work *work) {
   return work->threads[0].started ? 0 : code;
 }
 
-static size_t string_size(const char *s) {
-  return s != NULL ? strlen(s) + 1 : 0;
-}
-
-static const void *keep(char **storage, const void *bytes, size_t size) {
-  if (bytes == NULL) {
-    return NULL;
-  }
-  char *copy = *storage;
-  if (size > 0) {
-    memcpy(copy, bytes, size);
-  }
-  *storage += size;
-  return copy;
-}
-
-static struct job *job_new(const struct work_request *r) {
-  size_t path = string_size(r->path);
-  size_t host = string_size(r->host);
-  size_t port = string_size(r->port);
-  size_t bytes = r->kind == WORK_WRITE ? r->size : 0;
-  struct job *job = malloc(sizeof *job + path + host + port + bytes);
-  if (job == NULL) {
-    return NULL;
-  }
-  *job = (struct job){.request = *r};
-  char *storage = job->storage;
-  job->request.path = keep(&storage, r->path, path);
-  job->request.host = keep(&storage, r->host, host);
-  job->request.port = keep(&storage, r->port, port);
-  job->request.bytes = keep(&storage, r->bytes, bytes);
-  job->result.what = job->request.path != NULL ? job->request.path : job->request.host;
-  return job;
-}
-
 // A job that only needs to be queued, or NULL and why not in *code.
-static struct job *prepare(struct work *work, const struct work_request *request, int *code) {
+static struct work_job *prepare(struct work *work, const struct work_request *request, int *code) {
   if (loop_is_closed(work->loop)) {
     *code = ERR_CLOSED;
     return NULL;
@@ -351,32 +235,21 @@ static struct job *prepare(struct work *work, const struct work_request *request
   if (*code != 0) {
     return NULL;
   }
-  struct job *job = job_new(request);
-  if (job == NULL) {
-    *code = -ENOMEM;
-    return NULL;
-  }
-  if (request->kind == WORK_SYNC) {
-    job->request.fd = fcntl(request->fd, F_DUPFD_CLOEXEC, 0);
-    if (job->request.fd < 0) {
-      *code = -errno;
-      free(job);
-      return NULL;
-    }
-  }
+  struct work_job *job = NULL;
+  *code = work_job_new(request, &job);
   return job;
 }
 
 int work_submit(struct work *work, const struct work_request *request, uint64_t *id) {
   int code = 0;
-  struct job *job = prepare(work, request, &code);
+  struct work_job *job = prepare(work, request, &code);
   if (job == NULL) {
     return code;
   }
   if (work->waiting == 0) {
     code = loop_timer_start(work->loop, &work->keep_running, KEEP_RUNNING_MS, keep_running);
     if (code != 0) {
-      job_free(job);
+      work_job_free(job);
       return code;
     }
   }
@@ -399,7 +272,7 @@ int work_submit(struct work *work, const struct work_request *request, uint64_t 
 }
 
 bool work_cancel(struct work *work, uint64_t id) {
-  struct job *job = work->pending;
+  struct work_job *job = work->pending;
   while (job != NULL && job->result.id != id) {
     job = job->after;
   }
@@ -413,7 +286,7 @@ bool work_cancel(struct work *work, uint64_t id) {
   pthread_mutex_unlock(&work->mutex);
   if (queued) {
     remove_pending(work, job);
-    job_free(job);
+    work_job_free(job);
   }
   return true;
 }
@@ -422,10 +295,10 @@ size_t work_pending(const struct work *work) {
   return work->waiting;
 }
 
-static void free_all(struct job *job) {
+static void free_all(struct work_job *job) {
   while (job != NULL) {
-    struct job *next = job->next;
-    job_free(job);
+    struct work_job *next = job->next;
+    work_job_free(job);
     job = next;
   }
 }
@@ -437,8 +310,8 @@ void work_free(struct work *work) {
   bool join[THREADS];
   pthread_mutex_lock(&work->mutex);
   work->closing = true;
-  struct job *files = work->files.first;
-  struct job *names = work->names.first;
+  struct work_job *files = work->files.first;
+  struct work_job *names = work->names.first;
   fifo_init(&work->files);
   fifo_init(&work->names);
   for (int i = 0; i < THREADS; i++) {
@@ -457,9 +330,9 @@ void work_free(struct work *work) {
   free_all(files);
   free_all(names);
   // Nobody pushes any more: the threads have ended or see `closing` first.
-  struct job *job;
+  struct work_job *job;
   while (work->completions != NULL && (job = oneshot_pop(work->completions)) != NULL) {
-    job_free(job);
+    work_job_free(job);
   }
   oneshot_free(work->completions);
   loop_timer_stop(&work->keep_running);

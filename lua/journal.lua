@@ -6,6 +6,7 @@
 -- sync = "call". Reading needs no task, and neither do opening and appending unless sync = "call".
 
 local errors = require("farcall.errors")
+local runs = require("farcall.runs")
 local task = require("farcall.task")
 local atomicfile = require("farcall.core.atomicfile")
 local fs = require("farcall.core.fs")
@@ -15,9 +16,8 @@ local text = require("farcall.core.text")
 
 local journal = {}
 
-local JOB, EVENTS, RESULT = "job.json", "events.jsonl", "result.json"
+local JOB, EVENTS, RESULT = runs.JOB, runs.EVENTS, runs.RESULT
 local DIR_MODE, FILE_MODE = 0x1C0, 0x180 -- 0700, 0600
-local READ_MAX = 256 * 1024 * 1024
 
 ---@class farcall.Journal
 ---@field dir string the run's directory
@@ -39,29 +39,6 @@ function journal.new_id(now, random)
     return ("%02x"):format(char:byte())
   end)
   return os.date("!%Y%m%d-%H%M%S", math.floor(now)) .. ("-%03d-%s"):format(ms, tail)
-end
-
-local function is_id(id)
-  return type(id) == "string" and #id <= 64 and id:find("^[0-9a-z][0-9a-z-]*$") ~= nil
-end
-
-local function runs_dir(state_dir)
-  return state_dir .. "/runs"
-end
-
--- When a process began, in the kernel's ticks: with the pid it tells one process from all others of
--- this boot. nil if there is no such process.
-local function start_of(pid)
-  local stat = fs.read(("/proc/%d/stat"):format(pid), 4096)
-  -- Behind the name, which may hold anything, in its closing parenthesis.
-  local fields = stat and stat:match("^.*%) (.*)$")
-  local n = 2
-  for field in (fields or ""):gmatch("%S+") do
-    n = n + 1
-    if n == 22 then
-      return field
-    end
-  end
 end
 
 -- Strict JSON takes no broken UTF-8; what cannot be written as it is, is written as it can be.
@@ -135,23 +112,23 @@ end
 ---@return farcall.Error? err
 ---@nodiscard
 function journal.open(options)
-  if not is_id(options.run_id) then
+  if not runs.is_id(options.run_id) then
     error("journal.open: bad run id", 2)
   end
   local self = setmetatable({
-    run_id = options.run_id, dir = runs_dir(options.state_dir) .. "/" .. options.run_id,
+    run_id = options.run_id, dir = runs.dir(options.state_dir) .. "/" .. options.run_id,
     sync = options.sync or "end",
   }, Journal)
   local op = "journal " .. self.dir
   local pid = system.pid()
   local job = {
     started = system.time(),
-    engine = { host = system.hostname(), pid = pid, start = start_of(pid) },
+    engine = { host = system.hostname(), pid = pid, start = runs.start_of(pid) },
   }
   for key, value in pairs(options.job or {}) do
     job[key] = value
   end
-  local ok, message, code = fs.mkdir(runs_dir(options.state_dir), DIR_MODE, true)
+  local ok, message, code = fs.mkdir(runs.dir(options.state_dir), DIR_MODE, true)
   if ok then
     ok, message, code = fs.mkdir(self.dir, DIR_MODE)
   end
@@ -243,107 +220,8 @@ function Journal:close()
   end)
 end
 
-local function read_json(path)
-  local bytes, message, code = fs.read(path, READ_MAX)
-  if not bytes then
-    return nil, message, code
-  end
-  return json.decode(bytes, { max_bytes = READ_MAX })
-end
-
--- A line that was cut off by a kill or a full disk is told as such, not dropped.
-local function read_events(path)
-  local bytes, message, code = fs.read(path, READ_MAX)
-  if not bytes then
-    return nil, message, code
-  end
-  local events = {}
-  for line, ended in bytes:gmatch("([^\n]*)(\n?)") do
-    if line ~= "" then
-      local event = ended == "\n" and json.decode(line, { max_bytes = READ_MAX })
-      events[#events + 1] = type(event) == "table" and event or { event = "torn", text = line }
-    end
-  end
-  return events
-end
-
----@class farcall.JournalRecord
----@field job? table absent if the run was killed before it was written
----@field events table[] a line that is not whole appears as {event = "torn", text = ...}
----@field result? table absent if the run has not ended, or was killed
-
----Reads a run's journal, whatever state it was left in.
----@param state_dir string
----@param run_id string
----@return farcall.JournalRecord?
----@return farcall.Error? err
----@nodiscard
-function journal.read(state_dir, run_id)
-  if not is_id(run_id) then
-    return nil, errors.new("usage", "run " .. tostring(run_id), "not a run id")
-  end
-  local dir = runs_dir(state_dir) .. "/" .. run_id
-  local _, message, code = fs.stat(dir)
-  if message then
-    return nil, errors.wrap("run " .. run_id, code == "ENOENT" and "no such run" or message, code)
-  end
-  local record = {
-    job = (read_json(dir .. "/" .. JOB)), result = (read_json(dir .. "/" .. RESULT)),
-  }
-  local events
-  events, message, code = read_events(dir .. "/" .. EVENTS)
-  if not events and code ~= "ENOENT" then
-    return nil, errors.wrap("run " .. run_id, message, code)
-  end
-  record.events = events or {}
-  return record
-end
-
--- Whether the engine that began the run is still there, as far as can be seen from here.
-local function is_running(job)
-  local engine = type(job) == "table" and job.engine
-  return type(engine) == "table" and engine.host == system.hostname()
-    and type(engine.pid) == "number" and engine.start ~= nil
-    and start_of(engine.pid) == engine.start
-end
-
----@class farcall.RunSummary
----@field run_id string
----@field started number unix seconds
----@field status string the result's, "running", or "unfinished": its engine was killed
----@field job? table
----@field result? table
-
----All runs, oldest first.
----@param state_dir string
----@return farcall.RunSummary[]?
----@return farcall.Error? err
----@nodiscard
-function journal.list(state_dir)
-  local dir = runs_dir(state_dir)
-  local names, message, code = fs.list(dir)
-  if not names then
-    if code == "ENOENT" then
-      return {}
-    end
-    return nil, errors.wrap("list runs", message, code)
-  end
-  table.sort(names)
-  local runs = {}
-  for _, name in ipairs(names) do
-    local stat = is_id(name) and fs.stat(dir .. "/" .. name)
-    if stat and stat.type == "directory" then
-      local job = read_json(dir .. "/" .. name .. "/" .. JOB)
-      local result = read_json(dir .. "/" .. name .. "/" .. RESULT)
-      runs[#runs + 1] = {
-        run_id = name, job = job, result = result,
-        started = type(job) == "table" and tonumber(job.started) or stat.mtime,
-        status = type(result) == "table" and result.status
-          or is_running(job) and "running" or "unfinished",
-      }
-    end
-  end
-  return runs
-end
+-- Reading is next door, where the layout is.
+journal.read = runs.read
+journal.list = runs.list
 
 return journal

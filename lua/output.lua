@@ -2,6 +2,7 @@
 -- What a script or command wrote: cleaned and redacted as it comes, kept head and tail within a
 -- bound, and written uncut to a file when it does not fit. Memory is bounded, whatever comes.
 
+local bytequeue = require("farcall.bytequeue")
 local fs = require("farcall.core.fs")
 local text = require("farcall.core.text")
 
@@ -11,14 +12,13 @@ local output = {}
 local HEAD_SHARE = 0.4
 -- The spill file is written in pieces of about this size.
 local PIECE_BYTES = 64 * 1024
-local PIECES_MAX = 512
 
 ---@class farcall.Output
 ---@field private cleaner farcall.TextCleaner
 ---@field private on_text? fun(bytes: string)
----@field private head farcall.output.Queue the oldest, up to head_max
+---@field private head farcall.ByteQueue the oldest, up to head_max
 ---@field private head_max integer
----@field private tail farcall.output.Queue the newest of what did not fit into head
+---@field private tail farcall.ByteQueue the newest of what did not fit into head
 ---@field private tail_max integer
 ---@field private total integer clean bytes so far
 ---@field private spill? farcall.output.Spill
@@ -35,58 +35,6 @@ Output.__index = Output
 ---@field spill_bytes? integer
 ---@field spill_error? string why the spill file is not complete, other than its cap
 ---@field counts table what was cleaned away, by kind
-
--- Bytes in pieces: gathered at the end, dropped from the front.
-
----@class farcall.output.Queue
----@field keep number bytes at the end that must stay; older ones may go
-local Queue = {}
-Queue.__index = Queue
-
-local function new_queue(keep)
-  return setmetatable({ first = 1, last = 0, size = 0, keep = keep or math.huge }, Queue)
-end
-
-function Queue:join()
-  return table.concat(self, "", self.first, self.last)
-end
-
-function Queue:clear()
-  for i = self.first, self.last do
-    self[i] = nil
-  end
-  self.first, self.last, self.size = 1, 0, 0
-end
-
--- Many small pieces: the older half becomes one, so that a byte is copied only now and then.
-local function merge(self)
-  local middle = math.floor((self.first + self.last) / 2)
-  local joined = table.concat(self, "", self.first, middle)
-  local excess = self.size - self.keep
-  if excess > 0 then
-    joined = joined:sub(excess + 1)
-  end
-  local newer = { unpack(self, middle + 1, self.last) }
-  self:clear()
-  self:push(joined)
-  for _, piece in ipairs(newer) do
-    self:push(piece)
-  end
-end
-
-function Queue:push(bytes)
-  self.last = self.last + 1
-  self[self.last] = bytes
-  self.size = self.size + #bytes
-  while self.first <= self.last and self.size - #self[self.first] >= self.keep do
-    self.size = self.size - #self[self.first]
-    self[self.first] = nil
-    self.first = self.first + 1
-  end
-  if self.last - self.first >= PIECES_MAX then
-    merge(self)
-  end
-end
 
 -- Cuts between characters. The text is valid UTF-8: a character begins with a byte below 0x80 (and
 -- is that byte) or from 0xC0, and goes on with bytes from 0x80 to 0xBF.
@@ -120,7 +68,7 @@ local Spill = {}
 Spill.__index = Spill
 
 local function new_spill(path, max)
-  return setmetatable({ path = path, max = max, written = 0, waiting = new_queue() }, Spill)
+  return setmetatable({ path = path, max = max, written = 0, waiting = bytequeue.new() }, Spill)
 end
 
 local function write_out(self, bytes)
@@ -192,8 +140,8 @@ function output.new(options)
   local head_max = math.floor(max * HEAD_SHARE)
   local self = {
     cleaner = text.cleaner({ escapes = true, utf8 = true, secrets = options.redact ~= false }),
-    on_text = options.on_text, head = new_queue(), head_max = head_max,
-    tail = new_queue(max - head_max), tail_max = max - head_max, total = 0,
+    on_text = options.on_text, head = bytequeue.new(), head_max = head_max,
+    tail = bytequeue.new(max - head_max), tail_max = max - head_max, total = 0,
   }
   if options.spill_path then
     self.spill = new_spill(options.spill_path, options.spill_max or 5000000)
