@@ -10,6 +10,8 @@ trap 'rm -rf "$copy"' EXIT
 cp -R lua spec examples README.md docs "$copy/"
 mkdir -p "$copy/build" "$copy/home"
 cp "$build/spec_host" "$build/farcall" "$build/farcall-supervisor" "$build/farcall.so" "$copy/build/"
+mkdir -p "$copy/build/spec/stress"
+cp "$build"/spec/stress/stress_* "$copy/build/spec/stress/"
 mkdir "$copy/build/lua"
 ln -s "$copy/lua" "$copy/build/lua/farcall"
 chown -R "$user" "$copy"
