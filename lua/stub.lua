@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- Renders a stub template: from the tools of a run to the files through which its script calls
 -- them. Whatever a template puts into a file must be digits, base64, an identifier that
--- identifier() has passed, or a text that escape() has made.
+-- literal.identifier() has passed, or a text that literal.escape() has made.
 
 local errors = require("farcall.errors")
+local literal = require("farcall.literal")
 
 local stub = {}
 
@@ -25,73 +26,6 @@ local OPTIONS = { module = true, errors = true }
 
 -- Files of the run's directory that are not the stub's.
 local RESERVED = { token = true, socket = true }
-
----Whether a text is an identifier in about every language: a letter, then letters, digits, _.
----@param name any
----@return boolean
-function stub.identifier(name)
-  return type(name) == "string" and #name <= 64 and name:find("^%a[%w_]*$") ~= nil
-end
-
----The code point of the UTF-8 sequence at `at` and its length; nil when there is none.
-local function code_point(text, at)
-  local lead = text:byte(at)
-  local length = lead >= 0xF0 and 4 or lead >= 0xE0 and 3 or 2
-  if lead < 0xC2 or lead > 0xF4 or at + length - 1 > #text then
-    return nil
-  end
-  local point = lead % (length == 2 and 0x20 or length == 3 and 0x10 or 0x08)
-  for i = at + 1, at + length - 1 do
-    local byte = text:byte(i)
-    if byte < 0x80 or byte > 0xBF then
-      return nil
-    end
-    point = point * 64 + byte - 0x80
-  end
-  local least = length == 2 and 0x80 or length == 3 and 0x800 or 0x10000
-  if point < least or point > 0x10FFFF or point >= 0xD800 and point <= 0xDFFF then
-    return nil
-  end
-  return point, length
-end
-
----The inside of a double-quoted literal. It is printable ASCII without a bare quote: each " and \
----of the text has a backslash before it and every other byte is written as an escape, so nothing in
----it ends the literal, or the line. Bytes that are not UTF-8 become U+FFFD.
----@param text string
----@param astral fun(point: integer): string how the language writes code points over U+FFFF
----@return string
-function stub.escape(text, astral)
-  local out, at = {}, 1
-  while at <= #text do
-    local plain = text:match("^[ !#-[%]^-~]+", at)
-    if plain then
-      out[#out + 1] = plain
-      at = at + #plain
-    else
-      local byte = text:byte(at)
-      if byte == 0x22 or byte == 0x5C then
-        out[#out + 1] = "\\" .. string.char(byte)
-      elseif byte == 0x0A then
-        out[#out + 1] = "\\n"
-      elseif byte < 0x80 then
-        out[#out + 1] = ("\\u%04x"):format(byte)
-      else
-        local point, length = code_point(text, at)
-        if not point then
-          out[#out + 1] = "\\ufffd"
-        elseif point > 0xFFFF then
-          out[#out + 1] = astral(point)
-        else
-          out[#out + 1] = ("\\u%04x"):format(point)
-        end
-        at = at + (length or 1) - 1
-      end
-      at = at + 1
-    end
-  end
-  return table.concat(out)
-end
 
 ---A tool's parameters: first as its `order` says, then the required ones, then the rest by name.
 ---@return farcall.stub.Parameter[] parameters
@@ -187,7 +121,7 @@ local function check_options(options)
     end
   end
   local module = options.module or "farcall"
-  if not stub.identifier(module) then
+  if not literal.identifier(module) then
     return failure(("%q is no name for a module"):format(tostring(module)))
   end
   local how = options.errors or (module == "hermes_tools" and "return" or "raise")

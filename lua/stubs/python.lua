@@ -3,7 +3,7 @@
 -- function per tool; the call path below it, kept small because every script pays for compiling it;
 -- and what few calls need, imported when it is needed.
 
-local stub = require("farcall.stub")
+local literal = require("farcall.literal")
 
 local RUNTIME = [=[
 """How a call of a script reaches its farcall engine. Scripts import the module of the tools."""
@@ -490,8 +490,8 @@ local function astral(point)
   return ("\\U%08x"):format(point)
 end
 
-local function literal(text)
-  return '"' .. stub.escape(text, astral) .. '"'
+local function quoted(text)
+  return '"' .. literal.escape(text, astral) .. '"'
 end
 
 ---A docstring: escape() leaves no bare quote or backslash in a line, and the newlines between lines
@@ -499,7 +499,7 @@ end
 local function docstring(text, indent)
   local lines = {}
   for line in (text:gsub("%s+$", "") .. "\n"):gmatch("([^\n]*)\n") do
-    lines[#lines + 1] = (stub.escape(line, astral):gsub("%s+$", ""))
+    lines[#lines + 1] = (literal.escape(line, astral):gsub("%s+$", ""))
   end
   return '"""' .. table.concat(lines, "\n" .. indent):gsub("\n +\n", "\n\n") .. "\n" .. indent
     .. '"""'
@@ -510,7 +510,7 @@ local function default_of(schema)
   local value = schema.default
   local kind = type(value)
   if kind == "string" then
-    return literal(value)
+    return quoted(value)
   elseif kind == "boolean" then
     return value and "True" or "False"
   elseif kind == "number" and value == value and math.abs(value) < 1e300 then
@@ -544,7 +544,7 @@ local function type_of(schema)
 end
 
 local function usable(name)
-  return stub.identifier(name) and not KEYWORDS[name]
+  return literal.identifier(name) and not KEYWORDS[name]
 end
 
 ---What goes into a tool's signature and body.
@@ -629,7 +629,7 @@ local function define(out, tool, name, parts)
     returns and " -> " .. returns or "", docstring(documentation(tool, parts), "    "))
   local always, maybe = {}, {}
   for _, parameter in ipairs(parts.shown) do
-    local line = { literal(parameter.name), parameter.name }
+    local line = { quoted(parameter.name), parameter.name }
     local keeps_null = parameter.required and parameter.nullable
     table.insert(keeps_null and always or maybe, line)
   end
@@ -645,7 +645,7 @@ local function define(out, tool, name, parts)
   if parts.rest then
     out[#out + 1] = "    _arguments.update(_more)\n"
   end
-  out[#out + 1] = ("    return _call(%s, _arguments)\n"):format(literal(tool.name))
+  out[#out + 1] = ("    return _call(%s, _arguments)\n"):format(quoted(tool.name))
 end
 
 -- "ticket.open" becomes ticket_open; a name that Python or this module needs gets an underscore.
@@ -654,7 +654,7 @@ local function function_name(tool, taken)
   if KEYWORDS[name] or OWN[name] then
     name = name .. "_"
   end
-  if not stub.identifier(name) or taken[name] then
+  if not literal.identifier(name) or taken[name] then
     return nil
   end
   taken[name] = true
@@ -665,7 +665,7 @@ local function module_text(tools, options)
   local names, functions, nullable, taken = {}, {}, {}, {}
   -- A tool that bears a name as it is comes before one that only becomes it.
   for _, tool in ipairs(tools) do
-    if stub.identifier(tool.name) and not KEYWORDS[tool.name] and not OWN[tool.name] then
+    if literal.identifier(tool.name) and not KEYWORDS[tool.name] and not OWN[tool.name] then
       taken[tool.name] = tool
     end
   end
@@ -679,15 +679,15 @@ local function module_text(tools, options)
     local parts = plan(tool)
     if name then
       define(functions, tool, name, parts)
-      names[#names + 1] = literal(name)
+      names[#names + 1] = quoted(name)
     end
     if #parts.nullable > 0 then
-      local quoted = {}
+      local list = {}
       for i, parameter in ipairs(parts.nullable) do
-        quoted[i] = literal(parameter)
+        list[i] = quoted(parameter)
       end
       nullable[#nullable + 1] = ("_runtime._nullable[%s] = {%s}\n")
-        :format(literal(tool.name), table.concat(quoted, ", "))
+        :format(quoted(tool.name), table.concat(list, ", "))
     end
   end
   return table.concat({
