@@ -90,16 +90,15 @@ struct sets {
   uint8_t seen[PID_MAX / 8];    // who has had the signal
 };
 
-static int signal_all(DIR *dir, int number) {
+static int signal_all(DIR *dir, int number, int rounds) {
   struct sets *sets = calloc(1, sizeof *sets);
   if (sets == NULL) {
     return -1;
   }
   put_in(sets->members, getpid());
   int all = 0;
-  // Again until nobody new is met, since a child may have a lower pid than its parent. Who forks
-  // faster than we look is met again by the caller.
-  for (int round = 0, found = 1; found > 0 && round < 100; round++) {
+  // More than once, since a child may have a lower pid than its parent.
+  for (int round = 0, found = 1; found > 0 && round < rounds; round++) {
     found = look(dir, sets->members, sets->seen, number);
     all += found;
   }
@@ -107,17 +106,24 @@ static int signal_all(DIR *dir, int number) {
   return all;
 }
 
-int tree_signal(int number) {
+static int open_and_signal(int number, int rounds) {
   DIR *dir = opendir("/proc");
   if (dir == NULL) {
     return -1;
   }
-  int count = signal_all(dir, number);
+  int count = signal_all(dir, number, rounds);
   closedir(dir);
   return count;
 }
 
+// Not until nobody new is met: while processes fork, what is asked for may never be over, and who
+// asks has a clock to look at.
+int tree_signal(int number) {
+  return open_and_signal(number, 2);
+}
+
+// Stopping must win against forking, so it goes on as long as it finds somebody.
 int tree_kill(void) {
-  int stopped = tree_signal(SIGSTOP);
-  return stopped < 0 ? -1 : tree_signal(SIGKILL);
+  int stopped = open_and_signal(SIGSTOP, 100);
+  return stopped < 0 ? -1 : open_and_signal(SIGKILL, 2);
 }

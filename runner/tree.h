@@ -6,7 +6,8 @@
 // orphans become its children and nothing can leave the tree. A process that does not descend from
 // this one is never signalled, whatever pids are used again meanwhile.
 
-// Sends a signal to every descendant, parents first. How many there are (zombies that wait for
+// Sends a signal to every descendant that is met, parents first; one that is born meanwhile may be
+// missed. How many there are (zombies that wait for
 // their parents are not counted), or -1 when /proc cannot be read.
 int tree_signal(int number);
 

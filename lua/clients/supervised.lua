@@ -28,8 +28,8 @@ local CONTROL_FD = 3
 local Process = {}
 Process.__index = Process
 
--- Everything is over: the supervisor has been reaped and has said its last line. What is still in the
--- pipes is taken into memory, so that nothing has to be closed by whoever does not read it.
+-- Everything is over: the supervisor has been reaped and has said its last line. What is still in
+-- the pipes is taken into memory, so that nothing has to be closed by whoever does not read it.
 local function finish(self)
   if self.ended.is_set() then
     return
@@ -212,7 +212,8 @@ end
 function Process:write(bytes)
   for from = 1, #bytes, MAX_PIECE do
     if not self.stdin then
-      return nil, errors.new("lost", "stdin", "the process does not read any more", { code = "EPIPE" })
+      local msg = "the process does not read any more"
+      return nil, errors.new("lost", "stdin", msg, { code = "EPIPE" })
     end
     local pending, msg, code = self.stdin:write(bytes:sub(from, from + MAX_PIECE - 1))
     if not pending then
@@ -310,9 +311,21 @@ local function spawn(spec, fd)
   return nil, errors.wrap("exec " .. spec.argv[1], msg, code)
 end
 
+---@class farcall.supervised.Spec
+---@field supervisor string path of farcall-supervisor
+---@field argv string[]
+---@field env string[] "NAME=value"
+---@field cwd string
+---@field stdin "pipe"|"null"
+---@field tree "auto"|"pidns"|"cgroup"|"subreaper"
+---@field grace number seconds between TERM and KILL
+---@field rlimits table<string, number>
+---@field umask? integer
+---@field timeout? number seconds until the supervisor ends it by itself
+
 ---Starts a program. Returns when it runs.
 ---@async
----@param spec {supervisor: string, argv: string[], env: string[], cwd: string, stdin: "pipe"|"null", tree: string, grace: number, rlimits: table<string, number>, umask?: integer, timeout?: number}
+---@param spec farcall.supervised.Spec
 ---@return farcall.Supervised?
 ---@return farcall.Error? err
 ---@nodiscard

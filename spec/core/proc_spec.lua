@@ -207,8 +207,9 @@ describe("proc", function()
       { failure({ argv = { dir .. "/plain" } }) })
     helper.write(dir .. "/orphan", "#!/no/such/interpreter\n")
     fs.chmod(dir .. "/orphan", 493)
-    assert.same({ "exec " .. dir .. "/orphan: its interpreter: No such file or directory", "ENOENT" },
-      { failure({ argv = { dir .. "/orphan" } }) })
+    local orphan = dir .. "/orphan"
+    assert.same({ "exec " .. orphan .. ": its interpreter: No such file or directory", "ENOENT" },
+      { failure({ argv = { orphan } }) })
     helper.write(dir .. "/data", "\0\1\2")
     fs.chmod(dir .. "/data", 493)
     assert.equal("ENOEXEC", select(2, failure({ argv = { dir .. "/data" } })))
@@ -239,7 +240,8 @@ describe("proc", function()
 
   it("kills by name and number, the child alone or its group", function()
     local l = assert(loop.new())
-    for _, how in ipairs({ { "kill", "KILL", 9 }, { "kill", 15, 15 }, { "kill_group", "INT", 2 } }) do
+    local ways = { { "kill", "KILL", 9 }, { "kill", 15, 15 }, { "kill_group", "INT", 2 } }
+    for _, how in ipairs(ways) do
       local child = assert(proc.spawn(l, { argv = { "sleep", "1000" } }))
       assert.is_nil((child:status()))
       local seen
