@@ -34,11 +34,14 @@ static const uint8_t spread_order[64] __attribute__((aligned(64))) = {
     SPREAD(8), SPREAD(9), SPREAD(10), SPREAD(11), SPREAD(12), SPREAD(13), SPREAD(14), SPREAD(15)};
 #undef SPREAD
 
-// Where each of the 48 decoded bytes comes from: three of four, the other way round.
+// Where each of the 48 decoded bytes comes from: three of four, the other way round. Twice, because
+// what one vector of numbers gives is spread over two vectors of bytes.
 #define PACK(n) 4 * (n) + 2, 4 * (n) + 1, 4 * (n)
-static const uint8_t pack_order[64] __attribute__((aligned(64))) = {
-    PACK(0), PACK(1), PACK(2),  PACK(3),  PACK(4),  PACK(5),  PACK(6),  PACK(7),
-    PACK(8), PACK(9), PACK(10), PACK(11), PACK(12), PACK(13), PACK(14), PACK(15)};
+#define PACK_ALL                                                                                   \
+  PACK(0), PACK(1), PACK(2), PACK(3), PACK(4), PACK(5), PACK(6), PACK(7), PACK(8), PACK(9),        \
+      PACK(10), PACK(11), PACK(12), PACK(13), PACK(14), PACK(15)
+static const uint8_t pack_order[96] __attribute__((aligned(64))) = {PACK_ALL, PACK_ALL};
+#undef PACK_ALL
 #undef PACK
 
 AVX512_INLINE __m512i load(const void *place) {
@@ -50,6 +53,10 @@ static inline __mmask64 front(size_t n) {
   return n == 64 ? ~(__mmask64)0 : ((__mmask64)1 << n) - 1;
 }
 
+// From this size on it pays to bring the output to the start of a cache line first: a store that
+// straddles two lines costs twice, and a load that does costs much less.
+enum { WORTH_ALIGNING = 1024 };
+
 AVX512_INLINE __m512i encode_48(__m512i bytes, __m512i order, __m512i letters) {
   // From each 32 bits b a c b, the four six-bit numbers lie at the bits 10, 4, 22 and 16; the upper
   // two bits of what the shift selects are ignored by the look-up.
@@ -58,10 +65,22 @@ AVX512_INLINE __m512i encode_48(__m512i bytes, __m512i order, __m512i letters) {
   return _mm512_permutexvar_epi8(_mm512_multishift_epi64_epi8(shifts, spread), letters);
 }
 
+// Up to 48 bytes, n being a multiple of 3.
+AVX512_INLINE void encode_some(const uint8_t *bytes, size_t n, uint8_t *text, __m512i order,
+                               __m512i letters) {
+  __m512i v = _mm512_maskz_loadu_epi8(front(n), bytes);
+  _mm512_mask_storeu_epi8(text, front(n / 3 * 4), encode_48(v, order, letters));
+}
+
 AVX512 static size_t encode(const uint8_t *bytes, size_t size, uint8_t *text) {
   const __m512i order = load(spread_order);
   const __m512i letters = load(alphabet);
   size_t at = 0;
+  if (size >= WORTH_ALIGNING) {
+    at = (0 - (uintptr_t)text) % 64 / 4 * 3;
+    encode_some(bytes, at, text, order, letters);
+    text += at / 3 * 4;
+  }
   for (; size - at >= 4 * 48 + 16; at += 4 * 48, text += 4 * 64) {
     __m512i v0 = encode_48(load(bytes + at), order, letters);
     __m512i v1 = encode_48(load(bytes + at + 48), order, letters);
@@ -74,27 +93,74 @@ AVX512 static size_t encode(const uint8_t *bytes, size_t size, uint8_t *text) {
   }
   while (size - at >= 3) {
     size_t n = size - at >= 48 ? 48 : (size - at) / 3 * 3;
-    __m512i v = _mm512_maskz_loadu_epi8(front(n), bytes + at);
-    _mm512_mask_storeu_epi8(text, front(n / 3 * 4), encode_48(v, order, letters));
+    encode_some(bytes + at, n, text, order, letters);
     at += n;
     text += n / 3 * 4;
   }
   return at;
 }
 
-AVX512_INLINE __m512i join(__m512i numbers, __m512i order) {
+// 64 six-bit numbers to 16 groups of 24 bits, each at the bottom of 32.
+AVX512_INLINE __m512i join(__m512i numbers) {
   __m512i pairs = _mm512_maddubs_epi16(numbers, _mm512_set1_epi32(0x01400140));
-  __m512i groups = _mm512_madd_epi16(pairs, _mm512_set1_epi32(0x00011000));
-  return _mm512_permutexvar_epi8(order, groups);
+  return _mm512_madd_epi16(pairs, _mm512_set1_epi32(0x00011000));
+}
+
+// Up to 64 characters, n being a multiple of 4. Returns n, or 0 when any of them is bad.
+AVX512_INLINE size_t decode_some(const uint8_t *text, size_t n, uint8_t *bytes) {
+  const __m512i low = load(values);
+  const __m512i high = load(values + 64);
+  __m512i t = _mm512_mask_loadu_epi8(_mm512_set1_epi8('A'), front(n), text);
+  __m512i v = _mm512_permutex2var_epi8(low, t, high);
+  if (_mm512_movepi8_mask(_mm512_or_si512(t, v)) != 0) {
+    return 0;
+  }
+  __m512i packed = _mm512_permutexvar_epi8(load(pack_order), join(v));
+  _mm512_mask_storeu_epi8(bytes, front(n / 4 * 3), packed);
+  return n;
+}
+
+// Four vectors of groups to three full vectors of bytes.
+AVX512_INLINE void store_192(uint8_t *bytes, __m512i g0, __m512i g1, __m512i g2, __m512i g3) {
+  const __m512i order0 = load(pack_order);
+  const __m512i order1 = load(pack_order + 16);
+  const __m512i order2 = load(pack_order + 32);
+  __m512i b0 = _mm512_permutexvar_epi8(order0, g0);
+  __m512i b1 = _mm512_permutexvar_epi8(order1, g1);
+  __m512i b2 = _mm512_permutexvar_epi8(order2, g2);
+  b0 = _mm512_mask_permutexvar_epi8(b0, ~front(48), order0, g1);
+  b1 = _mm512_mask_permutexvar_epi8(b1, ~front(32), order1, g2);
+  b2 = _mm512_mask_permutexvar_epi8(b2, ~front(16), order2, g3);
+  _mm512_storeu_si512(bytes, b0);
+  _mm512_storeu_si512(bytes + 64, b1);
+  _mm512_storeu_si512(bytes + 128, b2);
+}
+
+// Decodes until the output stands at the start of a cache line, which takes a number of groups that
+// solves 3 * groups + address = 0 modulo 64. Returns how many characters that took; fewer when one
+// of them is bad.
+AVX512_INLINE size_t decode_to_line(const uint8_t *text, uint8_t *bytes) {
+  size_t want = (0 - (uintptr_t)bytes) * 43 % 64 * 4;
+  size_t at = 0;
+  while (at < want) {
+    size_t n = decode_some(text + at, want - at < 64 ? want - at : 64, bytes + at / 4 * 3);
+    if (n == 0) {
+      break;
+    }
+    at += n;
+  }
+  return at;
 }
 
 AVX512 static size_t decode(const uint8_t *text, size_t size, uint8_t *bytes) {
   const __m512i low = load(values);
   const __m512i high = load(values + 64);
-  const __m512i order = load(pack_order);
   size_t at = 0;
-  // A store writes 16 bytes more than it should; the text that is still to come makes up for it.
-  for (; size - at >= 4 * 64 + 24; at += 4 * 64, bytes += 4 * 48) {
+  if (size >= WORTH_ALIGNING) {
+    at = decode_to_line(text, bytes);
+    bytes += at / 4 * 3;
+  }
+  for (; size - at >= 4 * 64; at += 4 * 64, bytes += 4 * 48) {
     __m512i t0 = load(text + at);
     __m512i t1 = load(text + at + 64);
     __m512i t2 = load(text + at + 128);
@@ -110,19 +176,13 @@ AVX512 static size_t decode(const uint8_t *text, size_t size, uint8_t *bytes) {
     if (_mm512_movepi8_mask(wrong) != 0) {
       break;
     }
-    _mm512_storeu_si512(bytes, join(v0, order));
-    _mm512_storeu_si512(bytes + 48, join(v1, order));
-    _mm512_storeu_si512(bytes + 96, join(v2, order));
-    _mm512_storeu_si512(bytes + 144, join(v3, order));
+    store_192(bytes, join(v0), join(v1), join(v2), join(v3));
   }
   while (at < size) {
-    size_t n = size - at >= 64 ? 64 : size - at;
-    __m512i t = _mm512_mask_loadu_epi8(_mm512_set1_epi8('A'), front(n), text + at);
-    __m512i v = _mm512_permutex2var_epi8(low, t, high);
-    if (_mm512_movepi8_mask(_mm512_or_si512(t, v)) != 0) {
+    size_t n = decode_some(text + at, size - at >= 64 ? 64 : size - at, bytes);
+    if (n == 0) {
       break;
     }
-    _mm512_mask_storeu_epi8(bytes, front(n / 4 * 3), join(v, order));
     at += n;
     bytes += n / 4 * 3;
   }
