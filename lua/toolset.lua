@@ -13,7 +13,9 @@ local schema = require("farcall.schema")
 local toolset = {}
 toolset.__index = toolset
 
-local BUILT_IN = { "terminal", "read_file", "write_file", "search_files", "patch" }
+local BUILT_IN = {
+  terminal = true, read_file = true, write_file = true, search_files = true, patch = true,
+}
 
 local function config_error(name, message, fields)
   return nil, errors.new("config", "tool " .. name, message, fields)
@@ -59,7 +61,10 @@ local function find(name, cfg)
   if configured then
     return from_config(name, configured, cfg)
   end
-  local path, err = plugin.find("tool", name, cfg.tool_path or {})
+  if BUILT_IN[name] and #(cfg.tool_path or {}) == 0 then
+    return require("farcall.tools." .. name)
+  end
+  local path, err = plugin.find("tool", name, cfg.tool_path)
   if not path then
     return nil, err
   end
@@ -133,7 +138,7 @@ function toolset.available(cfg)
   for _, entry in ipairs(plugin.all("tool", cfg.tool_path or {}) or {}) do
     add(entry.name)
   end
-  for _, name in ipairs(BUILT_IN) do
+  for name in pairs(BUILT_IN) do
     add(name)
   end
   table.sort(names)

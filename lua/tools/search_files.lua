@@ -31,7 +31,7 @@ local BY_NAME = LIST .. [[list "$1" "$2" "$3"]]
 -- which file a line is from beyond doubt; for one that does not (busybox) each file is taken by
 -- itself, and its output stands between NULs.
 local BY_CONTENT = LIST .. [[
-: | grep -qE -e "$5"
+echo | grep -qE -e "$5"
 if [ $? -gt 1 ]; then exit 40; fi
 if echo x | grep -qIZ x 2> /dev/null; then
   echo direct
