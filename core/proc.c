@@ -19,7 +19,7 @@
 #include "err.h"
 
 #define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
-#define CHILD_STACK (64 * 1024)
+#define CHILD_STACK ((size_t)65536)
 
 // The child runs in the parent's memory on a stack of its own: instrumentation would leave marks
 // of the child's frames in the parent's shadow memory.

@@ -199,7 +199,7 @@ void cgroup_remove(struct cgroup *group) {
   if (group->dir >= 0) {
     each_below(group->dir, NULL, true);
     // A process that has been reaped leaves its group a moment later.
-    const struct timespec moment = {0, 1000 * 1000};
+    const struct timespec moment = {0, 1000000};
     for (int i = 0;
          i < 100 && unlinkat(group->parent, group->name, AT_REMOVEDIR) != 0 && errno == EBUSY;
          i++) {
