@@ -30,7 +30,7 @@ static int64_t clock_ns(clockid_t clock) {
 // The innermost line of a file, which is the operator's: what the prelude runs has no file.
 static void note_where(struct box *box) {
   lua_Debug at;
-  box->where[0] = 0;
+  snprintf(box->where, sizeof(box->where), "%s%s", box->file, box->file[0] != 0 ? ": " : "");
   for (int level = 0; level < 20 && lua_getstack(box->B, level, &at); level++) {
     if (lua_getinfo(box->B, "Sl", &at) && at.source[0] == '@' && at.currentline > 0) {
       snprintf(box->where, sizeof(box->where), "%s:%d: ", at.source + 1, at.currentline);

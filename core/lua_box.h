@@ -46,7 +46,8 @@ struct box {
   enum box_strike struck;
   bool dead;          // stays over its memory limit: refuses for good
   lua_CFunction work; // what box_enter runs
-  char where[300];    // "FILE:LINE: " of the strike, or ""
+  char where[300];    // "FILE:LINE: " of the strike; without a line when none is known
+  char file[280];     // what was loaded
 };
 
 // The box that a state belongs to.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // farcall.core.sandbox: boxes as a program sees them. Values cross as copies; what a box raises or
 // overruns comes back as nil, message, code. No error of one state ever passes frames of the other.
-#include <errno.h>
 #include <lauxlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "bind.h"
@@ -319,6 +319,7 @@ static int sandbox_load(lua_State *L) {
   const char *name = luaL_checkstring(L, 3);
   luaL_argcheck(L, name[0] == '@' || name[0] == '=', 3, "must begin with @ or =");
   lua_settop(L, 3);
+  snprintf(s->box.file, sizeof(s->box.file), "%s", name + 1);
   int failed = enter(L, s, enter_load);
   return failed ? failed : return_results(L, s, true);
 }
