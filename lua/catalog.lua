@@ -4,9 +4,13 @@
 
 local errors = require("farcall.errors")
 local plugin = require("farcall.plugin")
+local policy = require("farcall.policy")
 local schema = require("farcall.schema")
+local toolset = require("farcall.toolset")
 
 ---@class farcall.Catalog
+---@field private cfg farcall.Config
+---@field private backends table<string, farcall.Backend>
 local catalog = {}
 catalog.__index = catalog
 
@@ -14,6 +18,28 @@ catalog.__index = catalog
 ---@return farcall.Catalog
 function catalog.new(cfg)
   return setmetatable({ cfg = cfg, backends = {} }, catalog)
+end
+
+---The backend file of this name, loaded once.
+---@param kind string
+---@return farcall.Backend?
+---@return farcall.Error? err
+---@nodiscard
+function catalog:load_backend(kind)
+  local backend = self.backends[kind]
+  if backend then
+    return backend
+  end
+  local path, err = plugin.find("backend", kind, self.cfg.backend_path)
+  if path then
+    backend, err = plugin.load("backend", path)
+  end
+  if not backend then
+    return nil, err
+  end
+  backend.path = path
+  self.backends[kind] = backend
+  return backend
 end
 
 ---The backend of this name with the options that count: the configuration's, then the job's.
@@ -25,63 +51,189 @@ end
 function catalog:backend(name, overrides)
   name = name or self.cfg.default_backend or "local"
   local configured = self.cfg.backends[name]
-  local kind = configured and configured.use or name
-  local backend = self.backends[kind]
+  local backend, err = self:load_backend(configured and configured.use or name)
   if not backend then
-    local path, err = plugin.find("backend", kind, self.cfg.backend_path)
-    if path then
-      backend, err = plugin.load("backend", path)
-    end
-    if not backend then
-      return nil, err
-    end
-    self.backends[kind] = backend
+    return nil, err
   end
   local values = {}
-  for key, value in pairs(configured and configured.options or {}) do
-    values[key] = value
+  for _, source in ipairs({ configured and configured.options or {}, overrides or {} }) do
+    for key, value in pairs(source) do
+      values[key] = value
+    end
   end
-  for key, value in pairs(overrides or {}) do
-    values[key] = value
-  end
-  local options, err = schema.options(backend.options or {}, values, "backend " .. name)
+  local options
+  options, err = schema.options(backend.options or {}, values, "backend " .. name)
   if not options then
     return nil, err
   end
+  local fine, problem = true, nil
   if backend.check then
-    local fine, problem = backend.check(options)
-    if not fine then
-      return nil, errors.is(problem) and problem
-        or errors.new("config", "backend " .. name, tostring(problem))
-    end
+    fine, problem = backend.check(options)
+  end
+  if not fine then
+    return nil, errors.is(problem) and problem
+      or errors.new("config", "backend " .. name, tostring(problem))
   end
   return { name = name, backend = backend, options = options }
 end
 
----The stub template for a job: by language, else by the file's extension, else by the first line.
+---The stub template for a job: by language, else by the file's extension, else Python.
 ---@param job farcall.Job
 ---@return farcall.StubTemplate?
 ---@return farcall.Error? err
 ---@nodiscard
 function catalog:template(job)
-  local language = job.language
-  local extension = job.filename and job.filename:match("%.(%w+)$")
-  if not language and extension then
+  local language = job.language or "python"
+  local extension = not job.language and job.filename and job.filename:match("%.(%w+)$")
+  if extension and extension ~= "py" then
     for _, entry in ipairs(plugin.all("stub", self.cfg.stub_path)) do
-      local template = plugin.load("stub", entry.path)
-      for _, known in ipairs(template and template.extensions or {}) do
+      local template, err = plugin.load("stub", entry.path)
+      if not template then
+        return nil, err
+      end
+      for _, known in ipairs(template.extensions) do
         if known == extension then
           return template
         end
       end
     end
+    return nil, errors.new("usage", job.filename, "no stub template is for ." .. extension,
+      { hint = "name the script's language, or see `farcall stubs`" })
   end
-  language = language or job.script:match("^#![^\n]-(python)") or "python"
   local path, err = plugin.find("stub", language, self.cfg.stub_path)
   if not path then
     return nil, err
   end
   return plugin.load("stub", path)
+end
+
+---The tools of these names.
+---@param names string[]
+---@return farcall.Toolset?
+---@return farcall.Error? err
+---@nodiscard
+function catalog:toolset(names)
+  return toolset.new({ cfg = self.cfg, names = names })
+end
+
+-- kind -> what a file of it says of itself.
+local DESCRIBE = {
+  backend = function(self, name)
+    local backend, err = self:load_backend(name)
+    return backend and {
+      name = name, summary = backend.summary, options = backend.options, caps = backend.caps,
+    }, err
+  end,
+  policy = function(_, _, path)
+    local description, err = policy.describe(path)
+    return description and {
+      name = description.name, summary = description.summary, options = description.options,
+    }, err
+  end,
+  tool = function(self, name)
+    local tools, err = self:toolset({ name })
+    local tool = tools and tools:get(name)
+    return tool and {
+      name = name, summary = tool.summary, parameters = tool.parameters,
+      idempotent = tool.idempotent,
+    }, err
+  end,
+  stub = function(_, name, path)
+    local template, err = plugin.load("stub", path)
+    return template and {
+      name = name, summary = template.summary or ("scripts in " .. template.language),
+      extensions = template.extensions, interpreter = template.interpreter,
+    }, err
+  end,
+}
+
+local SEARCH = {
+  backend = "backend_path", policy = "policy_path", tool = "tool_path", stub = "stub_path",
+}
+
+---Every one of a kind by name, with what it says of itself or why it cannot be used.
+---@param kind farcall.PluginKind
+---@return table[] {name, path?, origin?, built_in, summary or error, ...}
+function catalog:list(kind)
+  local entries, seen = plugin.all(kind, self.cfg[SEARCH[kind]]), {}
+  for _, entry in ipairs(entries) do
+    seen[entry.name] = true
+  end
+  if kind == "tool" then
+    for name, spec in pairs(self.cfg.tools) do
+      if not seen[name] then
+        entries[#entries + 1] = { name = name, origin = spec.origin, built_in = false }
+      end
+    end
+    table.sort(entries, function(a, b)
+      return a.name < b.name
+    end)
+  end
+  local list = {}
+  for i, entry in ipairs(entries) do
+    local described, err = DESCRIBE[kind](self, entry.name, entry.path)
+    local row = described or { name = entry.name, error = tostring(err) }
+    row.path, row.origin, row.built_in = entry.path, entry.origin, entry.built_in
+    list[i] = row
+  end
+  return list
+end
+
+---@param kind farcall.PluginKind
+---@param name string
+---@return table? row as catalog:list gives it
+---@return farcall.Error? err
+---@nodiscard
+function catalog:describe(kind, name)
+  local names = {}
+  for i, row in ipairs(self:list(kind)) do
+    if row.name == name then
+      return row
+    end
+    names[i] = row.name
+  end
+  local near = schema.suggest(name, names)
+  return nil, errors.new("not_found", kind .. " " .. name, "there is none of this name",
+    { hint = near and ("did you mean %s?"):format(near) or nil })
+end
+
+---Everything that is wrong with the configuration, as far as can be told offline.
+---@return {where: string, message: string}[]
+function catalog:check()
+  local problems = {}
+  local function note(where, err)
+    if err then
+      problems[#problems + 1] = { where = where, message = tostring(err) }
+    end
+  end
+  for kind, field in pairs(SEARCH) do
+    for _, row in ipairs(self:list(kind)) do
+      if row.error then
+        note(row.path or row.origin or field, row.error)
+      end
+    end
+  end
+  for name, entry in pairs(self.cfg.backends) do
+    note(entry.origin, select(2, self:backend(name)))
+  end
+  if self.cfg.default_backend then
+    note(self.cfg.origins.default_backend or "default_backend", select(2, self:backend()))
+  end
+  note(self.cfg.origins.tools or "tools", select(2, self:toolset(self.cfg.enabled_tools)))
+  for _, entry in ipairs(self.cfg.policies) do
+    local chain, err = policy.chain({
+      policies = { entry }, policy_path = self.cfg.policy_path, run_id = "check", job = {},
+      now = os.time, random = math.random,
+    })
+    if chain then
+      chain:close()
+    end
+    note(entry.origin, err)
+  end
+  table.sort(problems, function(a, b)
+    return a.where < b.where
+  end)
+  return problems
 end
 
 return catalog

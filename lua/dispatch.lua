@@ -60,7 +60,7 @@ local function cut(text)
   return text:sub(1, stop) .. "…"
 end
 
----@return boolean|table reply
+---@return table reply
 local function refusal(kind, message)
   return { error = { kind = kind, message = message } }
 end
@@ -178,7 +178,10 @@ local function live(self, record, call)
         if reply.error and tool.idempotent and tries < MAX_AGAIN then
           again = run.chain:again(call, reply)
           if again then
+            -- The next attempt is a new pass through the policies.
             task.sleep(again / 1000)
+            local refused = consult(self, call)
+            reply, again = refused or reply, not refused
           end
         end
       until not again

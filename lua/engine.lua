@@ -14,7 +14,6 @@ local schema = require("farcall.schema")
 local shell = require("farcall.shell")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
-local toolset = require("farcall.toolset")
 
 ---@class farcall.Engine
 local engine = {}
@@ -147,7 +146,7 @@ local function prepare(self, job)
   if not names then
     return nil, err
   end
-  run.toolset, err = toolset.new({ cfg = self.cfg, names = names })
+  run.toolset, err = self.catalog:toolset(names)
   if not run.toolset then
     return nil, err
   end

@@ -2,7 +2,7 @@
 local engines = require("spec.support.engines")
 local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
-local journal = require("farcall.journal")
+local kept_runs = require("farcall.runs")
 local task = require("farcall.task")
 
 local function tool(handler, parameters, more)
@@ -193,7 +193,7 @@ time.sleep(60)
     engines.with(nil, function(one, cfg)
       local result = assert(one:run({ language = "python",
         script = "from farcall import terminal\nterminal('true')" }))
-      local kept = assert(journal.read(cfg.state_dir, result.run_id))
+      local kept = assert(kept_runs.read(cfg.state_dir, result.run_id))
       assert.equal("success", kept.result.status)
       local names = {}
       for _, event in ipairs(kept.events) do

@@ -1,0 +1,58 @@
+-- SPDX-License-Identifier: MIT
+local errors = require("farcall.errors")
+local session = require("farcall.cli.session")
+
+local exec = {}
+
+exec.description = [[
+Runs one command in the environment, beside whatever else runs there, and exits as it did.]]
+
+exec.epilog = [[
+Examples:
+  farcall exec -- df -h
+  farcall exec -c 'cd /srv && ls | wc -l'
+  echo hello | farcall exec --stdin -- tr a-z A-Z]]
+
+function exec.configure(command)
+  command:option("-c --command", "A command line for sh, instead of words after --.")
+    :argname("TEXT"):target("line")
+  session.add_backend_flags(command)
+  command:option("--timeout", "Seconds after which it is killed."):argname("S"):convert(tonumber)
+  command:option("--cwd", "Directory to run it in."):argname("DIR")
+  command:flag("--stdin", "Pass standard input on; it is empty otherwise.")
+end
+
+function exec.run(args, ui)
+  local words = args.rest
+  if (args.line == nil) == (words == nil or #words == 0) then
+    return session.fail(ui, errors.new("usage", "exec", "give a command after -- or with -c TEXT"))
+  end
+  local options, err = session.pairs(args.options, "-o")
+  if not options then
+    return session.fail(ui, err)
+  end
+  return session.with_engine(args, ui, {}, function(engine)
+    local result
+    result, err = engine:exec({
+      backend = args.backend, options = options, command = args.line,
+      argv = not args.line and words or nil, cwd = args.cwd, timeout = args.timeout,
+      stdin = args.stdin and io.read("*a") or nil,
+    })
+    if not result then
+      return session.fail(ui, err)
+    end
+    if ui.json then
+      ui:out_json(result)
+    else
+      ui:out(result.stdout)
+      ui:err(result.stderr)
+    end
+    if result.timed_out then
+      ui:say(("farcall: it took longer than %g s and was killed"):format(args.timeout))
+      return 124
+    end
+    return result.exit_code or 128 + (result.signal_number or 0)
+  end)
+end
+
+return exec

@@ -1,0 +1,164 @@
+-- SPDX-License-Identifier: MIT
+-- The command line: which command, with which flags. Each command is a file of its own, loaded when
+-- it is asked for.
+
+local errors = require("farcall.errors")
+
+local cli = {}
+
+local EXIT_OK, EXIT_USAGE, EXIT_ENGINE = 0, 2, 125
+
+cli.VERSION = "0.1.0"
+
+-- In the order of the help.
+cli.COMMANDS = {
+  { "run", "run a script and serve its tool calls" },
+  { "exec", "run one command in the environment" },
+  { "shell", "use the environment's persistent shell" },
+  { "check", "look for mistakes in configuration, policies and backends, offline" },
+  { "doctor", "tell what works here and how to mend what does not" },
+  { "config", "print every setting with where it comes from" },
+  { "trust", "allow ./farcall.lua to be used as it is now" },
+  { "backends", "list the backends, or describe one" },
+  { "policies", "list the policies, or describe one" },
+  { "tools", "list the tools, or describe one" },
+  { "stubs", "list the script languages, or show what a script imports" },
+  { "new", "write a commented skeleton of a backend, policy, tool or stub" },
+  { "runs", "list the runs, or show one" },
+  { "completion", "print a completion script for bash, zsh or fish" },
+  { "version", "print the versions of farcall and what it is made of" },
+}
+
+local DESCRIPTION = [[
+A script runs far away; its function calls come home.
+
+farcall runs a script and serves the tools that it calls on your side, under your policies.]]
+
+local EPILOG = [[
+Examples:
+  farcall run script.py
+  farcall run -c 'from farcall import terminal; print(terminal("uptime")["output"])'
+  farcall exec -- df -h
+  farcall doctor
+
+`farcall COMMAND --help` tells more. Exit codes: 0 success, 2 wrong usage, 125 configuration, backend
+or engine failed; `run` and `exec` otherwise exit as the script or command did.]]
+
+local function require_argparse()
+  local ok, argparse = pcall(require, "argparse")
+  if not ok then
+    return nil, errors.new("not_found", "argparse", "the Lua module argparse is not installed",
+      { hint = "apt-get install lua-argparse" })
+  end
+  return argparse
+end
+
+---Flags that every command has.
+local function add_common_flags(parser)
+  parser:option("-C --config", "Use this configuration file instead of ./farcall.lua.")
+    :argname("FILE")
+  parser:flag("-q --quiet", "Say nothing but data and errors.")
+  parser:flag("-v --verbose", "Say more.")
+  parser:flag("--json", "Print one JSON object on one line.")
+  parser:option("--color", "When to use colours: auto, always or never.")
+    :choices({ "auto", "always", "never" })
+end
+
+---The parser, with the flags of the commands in `only` (all when nil): loading all of them takes
+---longer than a short run.
+---@param argparse table the module
+---@param only? string
+function cli.parser(argparse, only)
+  local parser = argparse("farcall", DESCRIPTION, EPILOG):require_command(false)
+    :command_target("command"):help_max_width(96)
+  parser:flag("--version", "Print the version."):target("show_version")
+  for _, row in ipairs(cli.COMMANDS) do
+    local name, summary = row[1], row[2]
+    local command = parser:command(name, summary):summary(summary)
+    if only == nil or only == name then
+      local module = require("farcall.cli." .. name)
+      command:description(module.description)
+      command:epilog(module.epilog)
+      module.configure(command)
+      add_common_flags(command)
+    end
+  end
+  return parser
+end
+
+---Splits the words at the first lone --: what follows is the script's or the command's.
+local function split(argv)
+  local own, rest
+  own = {}
+  for i = 1, #argv do
+    if argv[i] == "--" and not rest then
+      rest = {}
+    elseif rest then
+      rest[#rest + 1] = argv[i]
+    else
+      own[#own + 1] = argv[i]
+    end
+  end
+  return own, rest
+end
+
+local function usage_error(parser, message)
+  local system = require("farcall.core.system")
+  system.write(2, ("farcall: %s\n%s\n"):format(message, parser:get_usage()))
+end
+
+-- The word that names the command: the first that is no flag of the whole program.
+local function named_command(words)
+  for _, word in ipairs(words) do
+    if word:sub(1, 1) ~= "-" then
+      return word
+    end
+  end
+  return nil
+end
+
+---@param argv string[] [0] is the program
+---@return integer exit code
+function cli.main(argv)
+  local system = require("farcall.core.system")
+  local argparse, missing = require_argparse()
+  if not argparse then
+    system.write(2, "farcall: " .. tostring(missing) .. "\n")
+    return EXIT_ENGINE
+  end
+  local words, rest = split(argv)
+  local wanted = named_command(words)
+  local known
+  for _, row in ipairs(cli.COMMANDS) do
+    known = known or row[1] == wanted and wanted
+  end
+  local parser = cli.parser(argparse, known or "")
+  if #words == 0 or words[1] == "help" then
+    system.write(1, parser:get_help() .. "\n")
+    return #words == 0 and EXIT_USAGE or EXIT_OK
+  end
+  if wanted and not known then
+    local names = {}
+    for i, row in ipairs(cli.COMMANDS) do
+      names[i] = row[1]
+    end
+    local near = require("farcall.schema").suggest(wanted, names)
+    usage_error(parser, ("unknown command '%s'%s"):format(wanted,
+      near and (": did you mean '%s'?"):format(near) or ""))
+    return EXIT_USAGE
+  end
+  local ok, args = parser:pparse(words)
+  if not ok then
+    usage_error(parser, ("%s; `farcall %s --help` tells more"):format(tostring(args), known or ""))
+    return EXIT_USAGE
+  end
+  if args.show_version then
+    system.write(1, "farcall " .. cli.VERSION .. "\n")
+    return EXIT_OK
+  end
+  args.rest = rest
+  local ui = require("farcall.cli.ui").new(args, require("farcall.config").environ())
+  return require("farcall.cli." .. args.command).run(args, ui)
+end
+
+return cli

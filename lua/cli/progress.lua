@@ -1,0 +1,82 @@
+-- SPDX-License-Identifier: MIT
+-- What a human sees of a run besides the script's output: a line that counts while it runs, on a
+-- terminal only, and one that sums up at its end.
+
+local task = require("farcall.task")
+
+local progress = {}
+
+local INTERVAL = 0.1
+
+---@param ui farcall.Ui
+---@return {call: fun(record: table), clear: fun()}
+function progress.new(ui)
+  local shown = { calls = 0, next_time = 0, visible = false }
+  local live = ui.terminal and not ui.quiet and not ui.json
+
+  function shown.call(record)
+    shown.calls = shown.calls + 1
+    local now = task.now()
+    if live and now >= shown.next_time then
+      shown.next_time = now + INTERVAL
+      shown.visible = true
+      ui:err(("\r\27[K%s"):format(ui:paint("dim",
+        ("%d calls, last %s"):format(shown.calls, record.tool))))
+    end
+  end
+
+  function shown.clear()
+    if shown.visible then
+      shown.visible = false
+      ui:err("\r\27[K")
+    end
+  end
+
+  return shown
+end
+
+---@return string
+local function in_units(seconds)
+  if seconds < 0.001 then
+    return ("%.0f us"):format(seconds * 1e6)
+  elseif seconds < 1 then
+    return ("%.1f ms"):format(seconds * 1e3)
+  end
+  return ("%.2f s"):format(seconds)
+end
+
+local function median(list)
+  table.sort(list)
+  return list[math.ceil(#list / 2)] or 0
+end
+
+---The last line, for a human: on a terminal or with -v; what went wrong always.
+---@param ui farcall.Ui
+---@param result table
+function progress.report(ui, result)
+  if result.status ~= "success" and result.error then
+    ui:fail(result.error)
+    if result.hint then
+      ui:say("hint: " .. result.hint)
+    end
+  end
+  if not (ui.terminal or ui.verbose) or ui.quiet then
+    return
+  end
+  local times, failed = {}, 0
+  for _, record in ipairs(result.calls) do
+    if record.outcome ~= "done" then
+      failed = failed + 1
+    end
+    times[#times + 1] = record.duration
+  end
+  local text = ("%s in %s, %d calls"):format(result.status, in_units(result.duration_seconds),
+    result.tool_calls_made)
+  if #times > 0 then
+    text = text .. (" (%s each at the median%s)"):format(in_units(median(times)),
+      failed > 0 and (", %d not done"):format(failed) or "")
+  end
+  ui:say(ui:paint("dim", text .. ", run " .. result.run_id))
+end
+
+return progress

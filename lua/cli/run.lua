@@ -1,0 +1,213 @@
+-- SPDX-License-Identifier: MIT
+local errors = require("farcall.errors")
+local fs = require("farcall.core.fs")
+local progress = require("farcall.cli.progress")
+local session = require("farcall.cli.session")
+local system = require("farcall.core.system")
+
+local run = {}
+
+local MAX_SCRIPT = 16 * 1024 * 1024
+local EXIT_BY_STATUS = { timeout = 124, refused = 126, interrupted = 130 }
+local EXIT_ENGINE = 125
+
+run.description = [[
+Runs a script and serves the tools that it calls. The script's output appears as it is written; with
+--json one object with everything comes at the end.]]
+
+run.epilog = [[
+Examples:
+  farcall run script.py
+  farcall run script.py -- --verbose input.txt
+  farcall run -c 'from farcall import terminal; print(terminal("uptime")["output"])'
+  farcall run --allow read_file,search_files --timeout 60 --json script.py
+  farcall run -o cwd=/srv/data --policy budget:max_calls=10 script.py
+
+Exit code: the script's own; 2 usage; 124 timeout; 125 engine, backend or configuration; 126 refused
+by a policy; 130 interrupted.]]
+
+function run.configure(command)
+  command:argument("file", "The script; - reads it from standard input."):args("?")
+    :argname("FILE")
+  command:option("-c --code", "The script itself, instead of a file."):argname("TEXT")
+  session.add_backend_flags(command)
+  command:option("-l --language", "The script's language, if its name does not tell.")
+    :argname("NAME")
+  command:option("--transport", "How calls travel; chosen by itself unless given.")
+    :argname("NAME")
+  command:option("--timeout", "Seconds after which the script is killed."):argname("S")
+    :convert(tonumber)
+  command:option("--max-calls", "Tool calls that the script may make."):argname("N")
+    :convert(tonumber)
+  command:option("--allow", "Only these tools."):argname("TOOL,TOOL"):count("*")
+  command:option("--policy", "One more policy."):argname("NAME[:KEY=VALUE,...]"):count("*")
+    :target("policies")
+  command:option("--env", "A variable for the script, from here unless given."):count("*")
+    :argname("NAME[=VALUE]")
+end
+
+local function usage(op, message, hint)
+  return nil, errors.new("usage", op, message, { hint = hint })
+end
+
+---@return string? script
+---@return string|farcall.Error? filename or err
+local function read_script(args)
+  if (args.file == nil) == (args.code == nil) then
+    return usage("run", "give either a script file or -c TEXT",
+      "`farcall run --help` tells more")
+  end
+  if args.code then
+    return args.code
+  end
+  if args.file == "-" then
+    return io.read("*a")
+  end
+  local stat, message = fs.stat(args.file)
+  if not stat then
+    return usage(args.file, message:gsub("^.-: ", ""))
+  elseif stat.type == "directory" then
+    return usage(args.file, "is a directory, not a script")
+  end
+  local text
+  text, message = fs.read(args.file, MAX_SCRIPT)
+  if not text then
+    return usage(args.file, message)
+  end
+  return text, args.file
+end
+
+---NAME or NAME=VALUE; a bare name takes the value from here.
+local function variables(list, environ)
+  local values = {}
+  for _, word in ipairs(list) do
+    local name, value = word:match("^([%a_][%w_]*)=(.*)$")
+    name = name or word:match("^[%a_][%w_]*$")
+    if not name then
+      return usage("--env " .. word, "expected NAME or NAME=VALUE")
+    end
+    values[name] = value or environ[name]
+    if values[name] == nil then
+      return usage("--env " .. name, "there is no such variable here")
+    end
+  end
+  return values
+end
+
+---NAME[:key=value,...]; a name with a slash is a file.
+local function policies(list)
+  local entries = {}
+  for _, word in ipairs(list) do
+    local name, text = word:match("^([^:]+):?(.*)$")
+    if not name then
+      return usage("--policy " .. word, "expected NAME[:KEY=VALUE,...]")
+    end
+    local options = {}
+    for item in text:gmatch("[^,]+") do
+      local key, value = item:match("^([^=]+)=(.*)$")
+      if not key then
+        return usage("--policy " .. word, "expected KEY=VALUE, not " .. item)
+      end
+      options[key] = value
+    end
+    if name:find("/", 1, true) then
+      entries[#entries + 1] = { path = name, options = options, origin = "--policy" }
+    else
+      entries[#entries + 1] = { name = name, options = options, origin = "--policy" }
+    end
+  end
+  return entries
+end
+
+local function allowed(list)
+  if #list == 0 then
+    return nil
+  end
+  local names = {}
+  for _, word in ipairs(list) do
+    for name in word:gmatch("[^,]+") do
+      names[#names + 1] = name
+    end
+  end
+  return names
+end
+
+---@return farcall.Job?
+---@return farcall.Error? err
+local function make_job(args, environ)
+  if args.timeout and args.timeout <= 0 or args.max_calls and args.max_calls < 0 then
+    return usage("run", "--timeout and --max-calls must be above 0")
+  end
+  local script, filename = read_script(args)
+  if not script then
+    return nil, filename
+  end
+  local job = {
+    script = script, filename = filename, language = args.language, args = args.rest or {},
+    backend = args.backend, allow = allowed(args.allow), transport = args.transport,
+  }
+  local err
+  job.options, err = session.pairs(args.options, "-o")
+  if job.options then
+    job.env, err = variables(args.env, environ)
+  end
+  if job.env then
+    job.policies, err = policies(args.policies)
+  end
+  if err then
+    return nil, err
+  end
+  return job
+end
+
+local function exit_code(result)
+  return EXIT_BY_STATUS[result.status] or result.exit_code
+    or result.signal and 128 + (result.signal_number or 0)
+    or EXIT_ENGINE
+end
+
+local function ask(question)
+  if not system.isatty(0) then
+    return false
+  end
+  system.write(2, question .. " [y/N] ")
+  local answer = io.read("*l") or ""
+  return answer:lower():find("^y") ~= nil
+end
+
+function run.run(args, ui)
+  local environ = require("farcall.config").environ()
+  local job, err = make_job(args, environ)
+  if not job then
+    return session.fail(ui, err)
+  end
+  local flags = { timeout = args.timeout, max_calls = args.max_calls }
+  return session.with_engine(args, ui, flags, function(engine)
+    local shown = progress.new(ui)
+    local hooks = { call = shown.call, ask = ask }
+    if not ui.json then
+      function hooks.stdout(bytes)
+        shown.clear()
+        ui:out(bytes)
+      end
+      function hooks.stderr(bytes)
+        shown.clear()
+        ui:err(bytes)
+      end
+    end
+    local result
+    result, err = engine:run(job, hooks)
+    shown.clear()
+    if not result then
+      return session.fail(ui, err)
+    end
+    if ui.json then
+      ui:out_json(result)
+    else
+      progress.report(ui, result)
+    end
+    return exit_code(result)
+  end)
+end
+
+return run

@@ -1,0 +1,74 @@
+-- SPDX-License-Identifier: MIT
+local errors = require("farcall.errors")
+local kept_runs = require("farcall.runs")
+local json = require("farcall.core.json")
+local session = require("farcall.cli.session")
+
+local runs = {}
+
+runs.description = "Lists what ran, or shows one run with its calls."
+
+runs.epilog = [[
+Examples:
+  farcall runs ls
+  farcall runs show 20260117-101500-123-0a1b2c3d4e]]
+
+function runs.configure(command)
+  command:argument("action", "What to do: ls or show."):choices({ "ls", "show" }):default("ls")
+    :args("?")
+  command:argument("id", "The run to show."):args("?")
+end
+
+local function list(cfg, ui)
+  local all = kept_runs.list(cfg.state_dir)
+  if ui.json then
+    ui:out_json({ runs = json.array(all) })
+    return 0
+  end
+  local rows = {}
+  for i, entry in ipairs(all) do
+    rows[i] = { entry.run_id, tostring(entry.status or "unfinished"), tostring(entry.backend or "") }
+  end
+  ui:columns(rows)
+  return 0
+end
+
+local function show(cfg, id, ui)
+  local kept, err = kept_runs.read(cfg.state_dir, id)
+  if not kept then
+    return session.fail(ui, err)
+  end
+  if ui.json then
+    ui:out_json(kept)
+    return 0
+  end
+  local result = kept.result or {}
+  ui:out(("run %s: %s\n"):format(id, tostring(result.status or "unfinished")))
+  if result.error then
+    ui:out(result.error .. "\n")
+  end
+  local rows = {}
+  for _, call in ipairs(result.calls or {}) do
+    rows[#rows + 1] = { tostring(call.id), call.tool, call.outcome,
+      ("%.1f ms"):format(call.duration * 1e3), call.arguments }
+  end
+  ui:columns(rows)
+  ui:out(result.output or "")
+  return 0
+end
+
+function runs.run(args, ui)
+  local cfg, err = session.config(args)
+  if not cfg then
+    return session.fail(ui, err)
+  end
+  if args.action == "ls" then
+    return list(cfg, ui)
+  end
+  if not args.id then
+    return session.fail(ui, errors.new("usage", "runs show", "which run? `farcall runs ls` lists"))
+  end
+  return show(cfg, args.id, ui)
+end
+
+return runs

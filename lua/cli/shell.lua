@@ -1,0 +1,68 @@
+-- SPDX-License-Identifier: MIT
+local session = require("farcall.cli.session")
+
+local shell = {}
+
+shell.description = [[
+Runs the lines of standard input in the environment's persistent shell, one after the other; the
+working directory, variables and functions stay.]]
+
+shell.epilog = [[
+Examples:
+  farcall shell                        # lines from the terminal, the end of file ends it
+  printf 'cd /usr\npwd\n' | farcall shell
+
+Exit code: that of the last command.]]
+
+function shell.configure(command)
+  session.add_backend_flags(command)
+  command:option("--timeout", "Seconds for each command."):argname("S"):convert(tonumber)
+end
+
+local function show(ui, result)
+  if ui.json then
+    ui:out_json(result)
+    return
+  end
+  ui:out(result.stdout)
+  ui:err(result.stderr)
+  if result.restarted then
+    ui:say("farcall: the shell ended; the next line gets a new one")
+  end
+end
+
+function shell.run(args, ui)
+  local options, err = session.pairs(args.options, "-o")
+  if not options then
+    return session.fail(ui, err)
+  end
+  return session.with_engine(args, ui, {}, function(engine)
+    local opened
+    opened, err = engine:shell({ backend = args.backend, options = options })
+    if not opened then
+      return session.fail(ui, err)
+    end
+    local code = 0
+    while true do
+      if ui.terminal then
+        ui:err("$ ")
+      end
+      local line = io.read("*l")
+      if not line then
+        break
+      end
+      local result
+      result, err = opened:run({ command = line, timeout = args.timeout })
+      if not result then
+        opened:close()
+        return session.fail(ui, err)
+      end
+      show(ui, result)
+      code = result.exit_code or 128
+    end
+    opened:close()
+    return code
+  end)
+end
+
+return shell
