@@ -25,9 +25,11 @@ local function frontiers(old, new, low, old_high, new_high)
   local trace, front = {}, { [1] = 0 }
   for d = 0, math.min(rows + columns, MAX_EDITS) do
     local copy = {}
-    for k = -d, d, 2 do
+    -- 0 - d and not -d, which would be -0 for the first step.
+    local low_k = 0 - d
+    for k = low_k, d, 2 do
       local x
-      if k == -d or (k ~= d and front[k - 1] < front[k + 1]) then
+      if k == low_k or (k ~= d and front[k - 1] < front[k + 1]) then
         x = front[k + 1]
       else
         x = front[k - 1] + 1
