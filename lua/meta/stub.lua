@@ -1,0 +1,22 @@
+-- SPDX-License-Identifier: MIT
+---@meta
+
+---What a stub template returns. Texts of tools are anything: put them into a file only as an
+---identifier that farcall.literal's identifier() has passed, by its escape(), or as base64.
+---@class farcall.StubTemplate
+---@field language string
+---@field summary? string one line
+---@field extensions string[] of the scripts' files, without the dot
+---@field interpreter string[] programs, the first that is there runs the script
+---@field render fun(tools: farcall.stub.Tool[], options: farcall.stub.Options):
+---farcall.stub.File[]?, string?
+---@field environment? fun(dir: string): table<string, string> variables for the script, given its
+---private directory, in which the files are
+
+---@class farcall.stub.Options
+---@field module string an identifier: what scripts import
+---@field errors "raise"|"return" what a call does that did not end well
+
+---@class farcall.stub.File
+---@field name string letters, digits, _, - and .; not "token", not "socket"
+---@field text string

@@ -1,0 +1,34 @@
+-- SPDX-License-Identifier: MIT
+---@meta
+
+---What a tool file returns. `tool "name" { ... }` in a configuration has the same fields, no name;
+---there `command` (a list of words) may stand in place of handler: a program on the operator's side
+---that gets the arguments as JSON on standard input and prints the result.
+---@class farcall.Tool
+---@field name string letters, digits, _, - and ., at most 64; the file's name without .lua
+---@field summary string one line
+---@field description? string what it returns and when it fails; goes into the function's docstring
+---@field parameters? table JSON Schema of the arguments, {type = "object", properties = ...}
+---@field order? string[] names of the parameters as a function takes them by position; without it the
+---ones that are not required can be given by name only
+---@field returns? "dict"|"list"|"str"|"int"|"float"|"bool" annotation of the Python function
+---@field idempotent? boolean doing it twice is the same as doing it once: a policy may try again
+---@field handler async fun(args: table, ctx: farcall.ToolContext): any?, string|farcall.Error?
+---@field validator? fun(args: any): table?, string? set by the toolset
+---@field path? string the file that it came from; set by the toolset
+---@field origin? string "FILE:LINE" of the configuration that defined it
+
+---A tool's way into the environment in which the script runs.
+---@class farcall.ToolContext
+---@field env farcall.Env
+---@field cwd string working directory of the run
+---@field deadline number monotonic seconds at which the run ends
+---@field call_id integer
+---@field oneshot async fun(spec: farcall.oneshot.Spec): farcall.oneshot.Result?, farcall.Error?
+---@field shell async fun(spec: table): table?, farcall.Error? by the run's persistent shell
+---@field read_file? async fun(path: string, options: {offset?: integer, max?: integer}): string?,
+---farcall.Error?
+---@field write_file? async fun(path: string, bytes: string, options?: {mode?: integer}): true?,
+---farcall.Error?
+---@field sleep async fun(seconds: number)
+---@field log fun(text: string) a line for the run's journal
