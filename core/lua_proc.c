@@ -467,6 +467,19 @@ static int l_signal_name(lua_State *L) {
   return 1;
 }
 
+static int l_signal_number(lua_State *L) {
+  lua_pushinteger(L, check_signal(L, 1));
+  return 1;
+}
+
+// error_text(errno): what a number that the supervisor told means, and its name.
+static int l_error_text(lua_State *L) {
+  int number = (int)luaL_checkinteger(L, 1);
+  lua_pushstring(L, err_text(-number));
+  lua_pushstring(L, err_name(-number));
+  return 2;
+}
+
 // close_fd(n): closes a descriptor that is known by number only, such as one that a child has now.
 static int l_close_fd(lua_State *L) {
   lua_Integer fd = luaL_checkinteger(L, 1);
@@ -485,6 +498,8 @@ int luaopen_farcall_core_proc(lua_State *L) {
   static const luaL_Reg FUNCTIONS[] = {{"spawn", l_spawn},
                                        {"which", l_which},
                                        {"signal_name", l_signal_name},
+                                       {"signal_number", l_signal_number},
+                                       {"error_text", l_error_text},
                                        {"close_fd", l_close_fd},
                                        {NULL, NULL}};
   // The type of the streams comes with its module.

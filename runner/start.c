@@ -2,7 +2,6 @@
 #include "start.h"
 
 #include <errno.h>
-#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -12,6 +11,13 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+// As linux/sched.h has them, which not every libc finds.
+#define INTO_CGROUP 0x200000000ULL
+struct clone_arguments {
+  uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+      set_tid_size, cgroup;
+};
 
 static const struct {
   const char *name;
@@ -35,15 +41,15 @@ pid_t start_fork(unsigned long flags, int cgroup) {
   if (cgroup < 0) {
     return (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
   }
-  struct clone_args args = {.flags = flags | CLONE_INTO_CGROUP, .exit_signal = SIGCHLD};
+  struct clone_arguments args = {.flags = flags | INTO_CGROUP, .exit_signal = SIGCHLD};
   args.cgroup = (unsigned)cgroup;
   return (pid_t)syscall(SYS_clone3, &args, sizeof args);
 }
 
 static bool set_rlimit(const struct start_rlimit *want) {
   struct rlimit limit;
-  __rlimit_resource_t resource = (__rlimit_resource_t)want->resource;
-  if (getrlimit(resource, &limit) != 0) {
+  // By the system call: what type a resource has is not the same everywhere.
+  if (syscall(SYS_prlimit64, 0, want->resource, NULL, &limit) != 0) {
     return false;
   }
   rlim_t hard = limit.rlim_max;
@@ -53,7 +59,7 @@ static bool set_rlimit(const struct start_rlimit *want) {
   if (want->resource == RLIMIT_CPU && limit.rlim_cur < hard) {
     limit.rlim_max++;
   }
-  return setrlimit(resource, &limit) == 0;
+  return syscall(SYS_prlimit64, 0, want->resource, &limit, NULL) == 0;
 }
 
 // In the child: makes everything ready for the program. The stage that failed, or NULL.

@@ -7,10 +7,10 @@
 //
 // The script gets standard streams, working directory, variables, umask and further descriptors as
 // the supervisor got them, and a session of its own. FD is a socket to the engine. Lines to the
-// engine: `level NAME`, then `started PID` (as the script sees it) or `exec-failed STAGE ERRNO NAME
-// TEXT`, then `deadline` when it passed, `exited CODE` or `signalled N`, at last `gone` when
+// engine: `level NAME`, then `started PID` (as the script sees it) or `exec-failed STAGE ERRNO`,
+// then `deadline` when it passed, `exited CODE` or `signalled N`, at last `gone` when
 // nothing of the tree is left, or `left N` when N processes could not be killed. Lines from the
-// engine: `kill [GRACE_MS]` (TERM, grace, KILL) and `signal NAME|N` (to the script's process
+// engine: `kill [GRACE_MS]` (TERM, grace, KILL) and `signal N` (to the script's process
 // group). The end of the socket means that the engine has died: the tree goes too.
 //
 // When the main process has ended, what it left running has --linger-ms to end by itself, because
@@ -149,23 +149,13 @@ static void ask_to_end(struct run *run, long grace_ms) {
   }
 }
 
-static int signal_number(const char *name) {
-  for (int number = 1; number < NSIG; number++) {
-    const char *known = sigabbrev_np(number);
-    if (known != NULL && strcmp(known, name) == 0) {
-      return number;
-    }
-  }
-  return (int)strtol(name, NULL, 10);
-}
-
 static void obey(struct run *run, const char *line) {
   if (strcmp(line, "kill") == 0) {
     ask_to_end(run, run->options->grace_ms);
   } else if (strncmp(line, "kill ", 5) == 0) {
     ask_to_end(run, strtol(line + 5, NULL, 10));
   } else if (strncmp(line, "signal ", 7) == 0 && run->main > 0) {
-    int number = signal_number(line + 7);
+    int number = (int)strtol(line + 7, NULL, 10);
     if (number > 0) {
       kill(-run->main, number);
     }
@@ -318,8 +308,7 @@ static int supervise(struct run *run) {
   run->main = start_script(&spec, &failure);
   let_go(options);
   if (run->main < 0) {
-    tell(options->control, "exec-failed %s %d %s %s\n", failure.stage, failure.error,
-         strerrorname_np(failure.error), strerrordesc_np(failure.error));
+    tell(options->control, "exec-failed %s %d\n", failure.stage, failure.error);
     return 0;
   }
   tell(options->control, "started %ld\n", (long)run->main);
@@ -491,8 +480,7 @@ int main(int argc, char **argv) {
     run = run_level(&options, (enum level)level);
   }
   if (!run) {
-    tell(options.control, "exec-failed level %d %s the level %s is not to be had here\n", ENOTSUP,
-         "ENOTSUP", LEVELS[options.level]);
+    tell(options.control, "exec-failed level %d\n", ENOTSUP);
     tell(options.control, "gone\n");
   }
   // Not by exit: there is nothing to clean up.

@@ -229,9 +229,9 @@ describe("supervisor", function()
       it("tells why a program could not be executed", helper.task(function()
         local dir = helper.scratch()
         helper.write(dir .. "/plain", "")
-        assert.same(over("exec-failed exec 2 ENOENT No such file or directory", "gone"),
+        assert.same(over("exec-failed exec 2", "gone"),
           start(level, { "/no/such" }):finish())
-        assert.same(over("exec-failed exec 13 EACCES Permission denied", "gone"),
+        assert.same(over("exec-failed exec 13", "gone"),
           start(level, { dir .. "/plain" }):finish())
       end))
 
@@ -272,7 +272,7 @@ describe("supervisor", function()
         helper.eventually(function()
           return run.child:stdout():read(10)
         end)
-        run.control:write("signal INT\n")
+        run.control:write("signal 2\n")
         assert.same(over("exited 5", "gone"), run:finish())
       end))
 

@@ -25,6 +25,7 @@ local CONTROL_FD = 3
 ---@field private streams table<string, table> name -> fdbuf, while it is open
 ---@field private rest table[] {name, bytes}: what was left in the streams when the tree was gone
 ---@field private status? table
+---@field private failure? farcall.Error
 local Process = {}
 Process.__index = Process
 
@@ -80,7 +81,14 @@ function WORDS.started(self, pid)
 end
 
 WORDS["exec-failed"] = function(self, rest)
-  self.failure = { rest:match("^(%S+) %d+ (%S+) (.*)$") }
+  local stage, number = rest:match("^(%S+) (%d+)$")
+  local text, name = proc.error_text(tonumber(number))
+  if stage == "level" then
+    text = ("trees cannot be held by %s here"):format(self.tree)
+  elseif stage ~= "exec" then
+    text = stage .. ": " .. text
+  end
+  self.failure = errors.wrap(self.op, text, name)
 end
 
 function WORDS.deadline(self)
@@ -237,7 +245,7 @@ end
 ---@param name string "INT"
 function Process:signal(name)
   if not self.silent then
-    self.control:write("signal " .. name .. "\n")
+    self.control:write(("signal %d\n"):format(proc.signal_number(name)))
   end
 end
 
@@ -269,8 +277,11 @@ function Process:kill(grace)
     self.child:kill("KILL")
     finish(self)
   end)
-  self.ended.wait()
+  local ok, reason = pcall(self.ended.wait)
   timer:close()
+  if not ok then
+    error(reason, 0)
+  end
 end
 
 local function arguments(spec)
@@ -342,8 +353,9 @@ function supervised.start(spec)
   end
   local self = setmetatable({
     child = child, control = control, stdin = child:stdin(), grace = spec.grace,
-    op = "exec " .. spec.argv[1], streams = { out = child:stdout(), err = child:stderr() },
-    rest = {}, started = task.event(), ended = task.event(),
+    tree = spec.tree, op = "exec " .. spec.argv[1],
+    streams = { out = child:stdout(), err = child:stderr() }, rest = {},
+    started = task.event(), ended = task.event(),
   }, Process)
   child:on_exit(function()
     self.reaped = true
@@ -352,16 +364,17 @@ function supervised.start(spec)
   control:on_readable(function()
     hear(self)
   end)
-  self.started.wait()
+  local ok, reason = pcall(self.started.wait)
+  if not ok then
+    -- Cancelled: nobody else knows of this process.
+    task.shield(self.kill, self)
+    error(reason, 0)
+  end
   if self.pid then
     return self
   end
   self.ended.wait()
-  if not self.failure then
-    return nil, errors.new("lost", self.op, "its supervisor died")
-  end
-  local stage, name, text = unpack(self.failure)
-  return nil, errors.wrap(self.op, stage == "exec" and text or stage .. ": " .. text, name)
+  return nil, self.failure or errors.new("lost", self.op, "its supervisor died")
 end
 
 return supervised

@@ -227,6 +227,12 @@ describe("backend local", function()
     assert.same({ "limit", "E2BIG" }, { err.kind, err.code })
     assert.same({ exit = 0 },
       (select(3, run(env, { argv = { "true", ("x"):rep(backend.caps.max_command) } }))))
+    if system.uid() ~= 0 then
+      env.options.tree = "pidns"
+      _, err = run(env, { argv = { "true" } })
+      assert.equal("exec true: trees cannot be held by pidns here", tostring(err))
+      env.options.tree = "auto"
+    end
     env.supervisor = "/no/such/supervisor"
     _, err = run(env, { argv = { "true" } })
     assert.equal("unavailable", err.kind)
@@ -302,6 +308,14 @@ describe("backend local", function()
       local ok, out, _, status = tasks[i]:join()
       assert.same({ true, i .. "\n", { exit = i } }, { ok, out, status })
     end
+  end))
+
+  it("leaves no process behind when the start is cancelled", with({}, function(env)
+    local starter = task.spawn(env.start, env, { argv = { "sleep", "1000" } })
+    starter:cancel()
+    local ok = starter:join()
+    assert.is_false(ok)
+    assert.equal(0, #helper.children())
   end))
 
   it("ends what still runs when it is closed", helper.task(function()

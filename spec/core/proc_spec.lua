@@ -65,6 +65,8 @@ describe("proc", function()
     local _, _, how, number = sh("kill -TERM $$")
     assert.same({ "signal", 15 }, { how, number })
     assert.equal("TERM", proc.signal_name(15))
+    assert.equal(15, proc.signal_number("TERM"))
+    assert.same({ "No such file or directory", "ENOENT" }, { proc.error_text(2) })
   end)
 
   it("passes arguments and variables as they are", function()
