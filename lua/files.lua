@@ -88,14 +88,21 @@ if ! : > "$t"; then
 fi
 set +C
 cat > "$t" || exit 1
-if [ "$(wc -c < "$t")" -ne "$2" ]; then exit 46; fi
 if [ "$there" = old ]; then
   umask "$old"
-  m=$(stat -c '%a %u:%g' "$p") || exit 1
-  if [ "$(stat -c '%u:%g' "$t")" != "${m#* }" ]; then chown "${m#* }" "$t" 2> /dev/null; fi
-  chmod "${m% *}" "$t" || exit 1
-elif [ -n "$4" ]; then
-  chmod "$4" "$t" || exit 1
+  nl='
+'
+  m=$(stat -c '%s %u:%g %a' "$t" "$p") || exit 1
+  ours=${m%%"$nl"*}
+  theirs=${m#*"$nl"}
+  if [ "${ours%% *}" -ne "$2" ]; then exit 46; fi
+  ours=${ours#* }
+  theirs=${theirs#* }
+  if [ "${ours% *}" != "${theirs% *}" ]; then chown "${theirs% *}" "$t" 2> /dev/null; fi
+  if [ "$ours" != "$theirs" ]; then chmod "${theirs#* }" "$t" || exit 1; fi
+else
+  if [ "$(wc -c < "$t")" -ne "$2" ]; then exit 46; fi
+  if [ -n "$4" ]; then chmod "$4" "$t" || exit 1; fi
 fi
 case $5 in
 "") ;;
