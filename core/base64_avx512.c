@@ -50,7 +50,7 @@ AVX512_INLINE __m512i load(const void *place) {
 
 // The lowest n bytes, n in 0..64.
 static inline __mmask64 front(size_t n) {
-  return n == 64 ? ~(__mmask64)0 : ((__mmask64)1 << n) - 1;
+  return n >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << n) - 1;
 }
 
 // From this size on it pays to bring the output to the start of a cache line first: a store that
@@ -81,7 +81,7 @@ AVX512 static size_t encode(const uint8_t *bytes, size_t size, uint8_t *text) {
     encode_some(bytes, at, text, order, letters);
     text += at / 3 * 4;
   }
-  for (; size - at >= 4 * 48 + 16; at += 4 * 48, text += 4 * 64) {
+  for (; size - at >= 192 + 16; at += 192, text += 256) {
     __m512i v0 = encode_48(load(bytes + at), order, letters);
     __m512i v1 = encode_48(load(bytes + at + 48), order, letters);
     __m512i v2 = encode_48(load(bytes + at + 96), order, letters);
@@ -160,7 +160,7 @@ AVX512 static size_t decode(const uint8_t *text, size_t size, uint8_t *bytes) {
     at = decode_to_line(text, bytes);
     bytes += at / 4 * 3;
   }
-  for (; size - at >= 4 * 64; at += 4 * 64, bytes += 4 * 48) {
+  for (; size - at >= 256; at += 256, bytes += 192) {
     __m512i t0 = load(text + at);
     __m512i t1 = load(text + at + 64);
     __m512i t2 = load(text + at + 128);

@@ -10,12 +10,12 @@ static int l_hex(lua_State *L) {
   const char *bytes = luaL_checklstring(L, 1, &size);
   struct sha256 h;
   uint8_t digest[SHA256_SIZE];
-  char text[2 * SHA256_SIZE + 1];
+  char text[SHA256_HEX_SIZE + 1];
   sha256_begin(&h);
   sha256_update(&h, bytes, size);
   sha256_end(&h, digest);
   sha256_hex(digest, text);
-  lua_pushlstring(L, text, sizeof text - 1);
+  lua_pushlstring(L, text, SHA256_HEX_SIZE);
   return 1;
 }
 

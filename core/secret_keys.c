@@ -1,184 +1,23 @@
 // SPDX-License-Identifier: MIT
-#include "secret_rules.h"
-
 #include <string.h>
+
+#include "secret_names.h"
+#include "secret_rules.h"
 
 // Assignments: NAME=value, name: value, "name": "value", and headers. Two questions are asked: how
 // surely does the name mean a secret, and does the value look like one? The surer the name, the
 // less is asked of the value.
 
-enum sureness {
-  NOT_SECRET,
-  WEAK,     // token, key: the value must look random
-  STRONG,   // api_key, client_secret, GITHUB_TOKEN: the value must not look like a word or a name
-  PASSWORD, // any value but a placeholder; masked whole
-  AUTHORIZATION
-};
-
 enum { NAME_MAX_SIZE = 64 };
-
-static char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c;
-}
-
-static bool is_upper(char c) {
-  return c >= 'A' && c <= 'Z';
-}
-
-static bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
-
-static bool is_letter(char c) {
-  return lower(c) >= 'a' && lower(c) <= 'z';
-}
 
 static bool is_blank(char c) {
   return c == ' ' || c == '\t';
 }
 
-// A piece of text, compared without regard to case.
-struct piece {
-  const char *text;
-  size_t size;
-};
-
-static bool ends_with(struct piece p, const char *end) {
-  size_t size = strlen(end);
-  if (size > p.size) {
-    return false;
-  }
-  for (size_t i = 0; i < size; i++) {
-    if (lower(p.text[p.size - size + i]) != end[i]) {
-      return false;
-    }
-  }
-  return true;
-}
-
-static bool is_word(struct piece p, const char *word) {
-  return p.size == strlen(word) && ends_with(p, word);
-}
-
-// The list is NULL-terminated.
-static bool is_one_of(struct piece p, const char *const *words) {
-  for (; *words != NULL; words++) {
-    if (is_word(p, *words)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-// Cuts the last word off a name: snake_case, kebab-case, dotted, camelCase and CAPITALS.
-static struct piece last_word(struct piece *name) {
-  size_t end = name->size;
-  while (end > 0 && !is_letter(name->text[end - 1])) {
-    end--;
-  }
-  size_t start = end;
-  while (start > 0 && is_letter(name->text[start - 1])) {
-    start--;
-    if (is_upper(name->text[start]) && start > 0 && !is_upper(name->text[start - 1])) {
-      break;
-    }
-  }
-  name->size = start;
-  return (struct piece){name->text + start, end - start};
-}
-
-static bool is_all_capitals(struct piece name) {
-  for (size_t i = 0; i < name.size; i++) {
-    if (is_letter(name.text[i]) && !is_upper(name.text[i])) {
-      return false;
-    }
-  }
-  return true;
-}
-
-static enum sureness sureness_of_key(struct piece before, bool capitals) {
-  static const char *const sure[] = {"api",     "secret",     "private", "access", "auth",
-                                     "service", "encryption", "signing", "master", "account",
-                                     "license", "app",        "admin",   "deploy", "storage",
-                                     "session", "client",     NULL};
-  static const char *const harmless[] = {"public", "primary", "foreign", "partition", "sort",
-                                         "cache",  "group",   "index",   "unique",    "hash",
-                                         "range",  "pub",     "row",     "object",    NULL};
-  if (is_one_of(before, harmless)) {
-    return NOT_SECRET;
-  }
-  if (is_one_of(before, sure)) {
-    return STRONG;
-  }
-  return capitals && before.size != 0 ? STRONG : WEAK;
-}
-
-// What the last two letters of such a name can be: most names are out at this point.
-static bool may_be_secret(struct piece name) {
-#define BIT(c) (1u << ((c) - 'a'))
-  static const uint32_t before_last[26] = {
-      ['d' - 'a'] = BIT('r') | BIT('w'), // password passwd pwd
-      ['e' - 'a'] = BIT('d') | BIT('s'), // passcode passphrase
-      ['g' - 'a'] = BIT('i'),            // sig
-      ['h' - 'a'] = BIT('t'),            // auth
-      ['l' - 'a'] = BIT('a'),            // credential
-      ['n' - 'a'] = BIT('e') | BIT('o'), // token authorization
-      ['s' - 'a'] = BIT('l') | BIT('s'), // credentials pass
-      ['t' - 'a'] = BIT('e'),            // secret
-      ['w' - 'a'] = BIT('p'),            // pw
-      ['y' - 'a'] = BIT('e'),            // key
-  };
-#undef BIT
-  size_t end = name.size;
-  while (end > 0 && !is_letter(name.text[end - 1])) {
-    end--;
-  }
-  if (end < 2 || !is_letter(name.text[end - 2])) {
-    return false;
-  }
-  uint32_t mask = before_last[lower(name.text[end - 1]) - 'a'];
-  return (mask >> (lower(name.text[end - 2]) - 'a') & 1) != 0;
-}
-
-static enum sureness sureness_of(struct piece name) {
-  static const char *const passwords[] = {"pwd", "passcode", "passphrase", NULL};
-  static const char *const glued_keys[] = {"apikey",    "accesskey",  "secretkey",     "authkey",
-                                           "masterkey", "privatekey", "encryptionkey", NULL};
-  static const char *const counted[] = {"max",   "min",  "num",     "total",        "next", "page",
-                                        "input", "stop", "special", "continuation", NULL};
-  if (!may_be_secret(name)) {
-    return NOT_SECRET;
-  }
-  bool capitals = is_all_capitals(name);
-  struct piece rest = name;
-  struct piece word = last_word(&rest);
-  struct piece before = last_word(&rest);
-  if (ends_with(word, "password") || ends_with(word, "passwd") || is_one_of(word, passwords)) {
-    return PASSWORD;
-  }
-  if ((is_word(word, "pass") || is_word(word, "pw")) && before.size != 0) {
-    return PASSWORD;
-  }
-  if (ends_with(word, "secret") || ends_with(word, "credential") ||
-      ends_with(word, "credentials") || is_one_of(word, glued_keys)) {
-    return STRONG;
-  }
-  if (ends_with(word, "token")) {
-    return is_one_of(before, counted) ? NOT_SECRET : capitals ? STRONG : WEAK;
-  }
-  if (is_word(word, "key")) {
-    return sureness_of_key(before, capitals);
-  }
-  if (is_word(word, "authorization")) {
-    return AUTHORIZATION;
-  }
-  return is_word(word, "auth") || is_word(word, "sig") ? WEAK : NOT_SECRET;
-}
-
 // An assignment: where its parts lie.
 struct assignment {
   struct piece name;
-  enum sureness sureness;
+  enum name_sureness sureness;
   bool quoted_name;
   bool own_line; // the name is the first thing on its line, save for "export", "-" and the like
   bool spaced;   // white space before the value
@@ -192,7 +31,7 @@ struct assignment {
 };
 
 static bool is_name_character(char c) {
-  return is_letter(c) || is_digit(c) || c == '_' || c == '-' || c == '.';
+  return char_is_letter(c) || char_is_digit(c) || c == '_' || c == '-' || c == '.';
 }
 
 static bool begins_line(const struct secret_view *v, size_t at) {
@@ -229,11 +68,18 @@ static bool read_name(const struct secret_view *v, struct assignment *a) {
     start--;
   }
   a->name = (struct piece){v->text + start, end - start};
-  a->sureness = sureness_of(a->name);
+  a->sureness = name_sureness(a->name);
   a->quoted_name = quoted;
   a->query = start > v->floor && (v->text[start - 1] == '?' || v->text[start - 1] == '&');
   a->sign = v->text[v->at];
-  return a->sureness != NOT_SECRET;
+  return a->sureness != NAME_HARMLESS;
+}
+
+static char character_at(const struct secret_view *v, size_t at, size_t end) {
+  if (at < end) {
+    return v->text[at];
+  }
+  return '\0';
 }
 
 static bool is_quote(char c) {
@@ -272,7 +118,7 @@ static enum secret_verdict read_quoted(const struct secret_view *v, struct secre
   }
   a->end = at < bound.end ? at : bound.end;
   a->cut = at >= bound.end && bound.cut;
-  a->stop = at < bound.end ? v->text[at] : '\0';
+  a->stop = character_at(v, at, bound.end);
   return SECRET_FOUND;
 }
 
@@ -292,7 +138,7 @@ static enum secret_verdict read_value(const struct secret_view *v, struct secret
   }
   a->spaced = at != blanks || (v->at > 0 && is_blank(v->text[v->at - 1]));
   // b"..." and the like.
-  if (at + 1 < bound.end && is_letter(v->text[at]) && is_quote(v->text[at + 1])) {
+  if (at + 1 < bound.end && char_is_letter(v->text[at]) && is_quote(v->text[at + 1])) {
     at++;
   }
   bool escaped = at + 1 < bound.end && v->text[at] == '\\' && is_quote(v->text[at + 1]);
@@ -307,7 +153,7 @@ static enum secret_verdict read_value(const struct secret_view *v, struct secret
   }
   a->start = at;
   // NAME=value on a line of its own is for a shell or a .env file: all up to white space.
-  uint8_t class = a->own_line && a->sign == '=' && !a->spaced && is_all_capitals(a->name)
+  uint8_t class = a->own_line && a->sign == '=' && !a->spaced && name_is_capitals(a->name)
                       ? SECRET_LINE_WORD
                       : SECRET_UNSPACED;
   a->end = secret_run(v, at, bound.end, class);
@@ -315,7 +161,7 @@ static enum secret_verdict read_value(const struct secret_view *v, struct secret
     return SECRET_MORE;
   }
   a->cut = a->end == bound.end && bound.cut;
-  a->stop = a->end < bound.end ? v->text[a->end] : '\0';
+  a->stop = character_at(v, a->end, bound.end);
   return SECRET_FOUND;
 }
 
@@ -330,10 +176,11 @@ static struct looks look(struct piece value) {
   for (size_t i = 0; i < value.size; i++) {
     char c = value.text[i];
     l.lower = l.lower || (c >= 'a' && c <= 'z');
-    l.upper = l.upper || is_upper(c);
-    l.digit = l.digit || is_digit(c);
+    l.upper = l.upper || char_is_upper(c);
+    l.digit = l.digit || char_is_digit(c);
     l.blank = l.blank || is_blank(c);
-    l.other = l.other || !(is_letter(c) || is_digit(c) || is_blank(c) || strchr("_-./", c) != NULL);
+    l.other = l.other ||
+              !(char_is_letter(c) || char_is_digit(c) || is_blank(c) || strchr("_-./", c) != NULL);
     l.same = l.same && c == value.text[0];
   }
   return l;
@@ -350,16 +197,17 @@ static bool is_placeholder(struct piece value, struct piece name) {
       "rejected", "disabled",    "enabled", "yes",      "no",       "pass",      "username",
       "self",     "data",        "file",    "must",     "is",       "the",       "a",
       "masked",   "credentials", "basic",   "bearer",   NULL};
-  if (value.size == 0 || strchr("$<{%*[(", value.text[0]) != NULL || is_one_of(value, words)) {
+  if (value.size == 0 || strchr("$<{%*[(", value.text[0]) != NULL ||
+      piece_is_one_of(value, words)) {
     return true;
   }
   // Our own masks, and those of others.
   if (memmem(value.text, value.size, "\u00ab", 2) != NULL ||
-      memmem(value.text, value.size, "\u2026", 3) != NULL || ends_with(value, "...") ||
+      memmem(value.text, value.size, "\u2026", 3) != NULL || piece_ends_with(value, "...") ||
       memmem(value.text, value.size, "***", 3) != NULL) {
     return true;
   }
-  if (value.size >= 5 && ends_with((struct piece){value.text, 4}, "your")) {
+  if (value.size >= 5 && piece_ends_with((struct piece){value.text, 4}, "your")) {
     return true;
   }
   return value.size == name.size && memcmp(value.text, name.text, name.size) == 0;
@@ -393,25 +241,24 @@ static bool is_weak_secret(const struct assignment *a, struct piece value) {
   struct looks l = look(value);
   bool is_code = a->quote == 0 && strchr("([{<", a->stop) != NULL && a->stop != '\0';
   // A bare "key" is most often the name of an entry, and then hashes are common.
-  bool needs_both_cases = is_word(a->name, "key");
+  bool needs_both_cases = piece_is(a->name, "key");
   return !is_code && !l.blank && secret_is_dense(value.text, value.size, 16) &&
          (!needs_both_cases || (l.lower && l.upper));
 }
 
 static bool is_quoted_secret(const struct assignment *a, struct piece value, struct looks l) {
   if (l.blank) {
-    struct piece rest = a->name;
-    return is_word(last_word(&rest), "passphrase");
+    return piece_is(name_last_word(a->name), "passphrase");
   }
-  if (a->sureness == PASSWORD) {
+  if (a->sureness == NAME_PASSWORD) {
     return value.size >= 3;
   }
   return value.size >= 8 && (is_mixed(l) || (l.lower && l.upper && value.size >= 16));
 }
 
 static bool is_bare_secret(const struct assignment *a, struct piece value, struct looks l) {
-  bool is_password = a->sureness == PASSWORD;
-  bool capitals = is_all_capitals(a->name);
+  bool is_password = a->sureness == NAME_PASSWORD;
+  bool capitals = name_is_capitals(a->name);
   // foo(, a[, f{: code.
   if (strchr("([{<", a->stop) != NULL && a->stop != '\0') {
     return false;
@@ -448,7 +295,7 @@ static bool is_secret_value(const struct assignment *a, struct piece value) {
   if (l.same || !(l.lower || l.upper || l.digit)) {
     return false;
   }
-  if (a->sureness == WEAK) {
+  if (a->sureness == NAME_WEAK) {
     return is_weak_secret(a, value);
   }
   return a->quote != 0 ? is_quoted_secret(a, value, l) : is_bare_secret(a, value, l);
@@ -469,7 +316,7 @@ static enum secret_verdict authorization(const struct secret_view *v, struct sec
   while (start < bound.end && is_blank(v->text[start]) && start - word_end < 16) {
     start++;
   }
-  bool has_scheme = is_one_of((struct piece){v->text + word, word_end - word}, schemes);
+  bool has_scheme = piece_is_one_of((struct piece){v->text + word, word_end - word}, schemes);
   start = has_scheme ? start : word;
   size_t end = secret_run(v, start, bound.end, SECRET_UNSPACED);
   if (end == bound.end && bound.more) {
@@ -498,7 +345,7 @@ enum secret_verdict secret_by_key(const struct secret_view *v, struct secret *fo
     return SECRET_NONE;
   }
   struct secret_bound bound = secret_bound(v, SECRET_LOOK_AHEAD);
-  if (a.sureness == AUTHORIZATION) {
+  if (a.sureness == NAME_AUTHORIZATION) {
     return authorization(v, bound, &a, found);
   }
   a.own_line = begins_line(v, (size_t)(a.name.text - v->text));
@@ -516,7 +363,7 @@ enum secret_verdict secret_by_key(const struct secret_view *v, struct secret *fo
   }
   found->start = a.start;
   found->end = a.start + value.size;
-  found->whole = a.sureness == PASSWORD || a.cut;
+  found->whole = a.sureness == NAME_PASSWORD || a.cut;
   if (a.cut) {
     found->rest = a.quote == 0     ? SECRET_UNSPACED
                   : a.quote == '"' ? SECRET_IN_DOUBLE

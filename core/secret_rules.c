@@ -277,7 +277,11 @@ static enum secret_verdict url(const struct secret_view *v, struct secret *found
       find(text, size, "\u2026") != NULL) {
     return SECRET_NONE;
   }
-  return has_password || secret_is_dense(text, size, 16) ? SECRET_FOUND : SECRET_NONE;
+  // As manuals write it.
+  bool is_example = (size == 4 && memcmp(text, "pass", 4) == 0) ||
+                    (size == 8 && memcmp(text, "password", 8) == 0);
+  bool is_secret = has_password ? !is_example : secret_is_dense(text, size, 16);
+  return is_secret ? SECRET_FOUND : SECRET_NONE;
 }
 
 // A Telegram bot's token: eight to ten digits, a colon, 35 characters that start with "AA".

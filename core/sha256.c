@@ -99,11 +99,11 @@ void sha256_end(struct sha256 *h, uint8_t digest[SHA256_SIZE]) {
   }
 }
 
-void sha256_hex(const uint8_t digest[SHA256_SIZE], char text[2 * SHA256_SIZE + 1]) {
+void sha256_hex(const uint8_t digest[SHA256_SIZE], char text[SHA256_HEX_SIZE + 1]) {
   static const char digits[] = "0123456789abcdef";
   for (size_t i = 0; i < SHA256_SIZE; i++) {
     text[2 * i] = digits[digest[i] >> 4];
     text[2 * i + 1] = digits[digest[i] & 15];
   }
-  text[2 * SHA256_SIZE] = '\0';
+  text[SHA256_HEX_SIZE] = '\0';
 }

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SHA256_SIZE = 32, SHA256_BLOCK = 64 };
+enum { SHA256_SIZE = 32, SHA256_HEX_SIZE = 64, SHA256_BLOCK = 64 };
 
 struct sha256 {
   uint32_t state[8];
@@ -23,6 +23,6 @@ void sha256_update(struct sha256 *h, const void *bytes, size_t size);
 void sha256_end(struct sha256 *h, uint8_t digest[SHA256_SIZE]);
 
 // Writes the digest as 64 small hexadecimal digits and a terminator.
-void sha256_hex(const uint8_t digest[SHA256_SIZE], char text[2 * SHA256_SIZE + 1]);
+void sha256_hex(const uint8_t digest[SHA256_SIZE], char text[SHA256_HEX_SIZE + 1]);
 
 #endif
