@@ -341,8 +341,8 @@ describe("text: secrets", function()
       "KEY_SIZE=2048 TOKEN_COUNT=17 SECRET_NAME=db-creds PASSWORD_FILE=/run/secrets/db",
       "DB_PASSWORD=$SECRET DB_PASSWORD=${DB_PASSWORD:-x} DB_PASSWORD=<password> PASSWORD=********",
       '{"password": {"type": "string"}, "token": null, "key": "name", "secret": true}',
-      '{"password": "string", "api_key": "YOUR_API_KEY", "token": "<token>", "key":"
-        .. " "d41d8cd98f00b204e9800998ecf8427e"}',
+      '{"password": "string", "api_key": "YOUR_API_KEY", "token": "<token>", "key":'
+        .. ' "d41d8cd98f00b204e9800998ecf8427e"}',
       '"password": "Must contain a digit"', 'password: ""', "password: ''", "secret:\n  name: x",
       "secret: kubernetes-secret", "TLS_KEY=/etc/ssl/private/key.pem",
       "Authorization: Bearer <token>", "Authorization: Basic authentication is required",
