@@ -72,7 +72,8 @@ local function describe(tool)
   return {
     name = tool.name, summary = tool.summary or "", description = tool.description or "",
     parameters = parameters, ordered = ordered,
-    open = tool.parameters.additionalProperties ~= false, returns = tool.returns,
+    open = tool.parameters.additionalProperties and true or tool.parameters.properties == nil,
+    returns = tool.returns,
   }
 end
 

@@ -111,6 +111,14 @@ local function finished(tool)
   end
   own.parameters = tool.parameters
     or { type = "object", properties = {}, additionalProperties = false }
+  -- An argument that the tool does not know is a mistake, unless the schema says otherwise.
+  if own.parameters.properties and own.parameters.additionalProperties == nil then
+    local closed = { additionalProperties = false }
+    for key, value in pairs(own.parameters) do
+      closed[key] = value
+    end
+    own.parameters = closed
+  end
   own.summary = tool.summary or ""
   own.idempotent = tool.idempotent == true
   local reason

@@ -165,7 +165,7 @@ def call(tool, /, **arguments):
 
 
 def remaining():
-    """What this run may still do: a pair (calls, seconds), also as .calls and .seconds."""
+    """What this run may still do: (calls, seconds), also as .calls and ["calls"]."""
     from _farcall_more import remaining
     return remaining()
 
@@ -383,8 +383,11 @@ def explain(tool, arguments, error):
 class Remaining(tuple):
     """(calls, seconds) that are left to this run."""
     __slots__ = ()
-    calls = property(lambda self: self[0], doc="tool calls")
-    seconds = property(lambda self: self[1], doc="seconds until the run is stopped")
+    calls = property(lambda self: tuple.__getitem__(self, 0), doc="tool calls")
+    seconds = property(lambda self: tuple.__getitem__(self, 1), doc="until the run is stopped")
+
+    def __getitem__(self, key):
+        return getattr(self, key) if key in ("calls", "seconds") else tuple.__getitem__(self, key)
 
     def __repr__(self):
         return f"Remaining(calls={self[0]!r}, seconds={self[1]!r})"
