@@ -18,7 +18,7 @@ for match in found["matches"]:
 lines = [f"# Open ends in {tree}", ""]
 for path in sorted(by_file, key=lambda name: -len(by_file[name])):
     lines.append(f"## {path} ({len(by_file[path])})")
-    lines += [f"- line {match['line']}: {match['text'].strip()[:120]}" for match in by_file[path]]
+    lines += [f"- line {match['line']}: {match['content'].strip()[:120]}" for match in by_file[path]]
     lines.append("")
 
 write_file(target, "\n".join(lines))
