@@ -197,7 +197,7 @@ static bool is_placeholder(struct piece value, struct piece name) {
       "rejected", "disabled",    "enabled", "yes",      "no",       "pass",      "username",
       "self",     "data",        "file",    "must",     "is",       "the",       "a",
       "masked",   "credentials", "basic",   "bearer",   NULL};
-  if (value.size == 0 || strchr("$<{%*[(", value.text[0]) != NULL ||
+  if (value.size == 0 || strchr("$<{%*[(:", value.text[0]) != NULL ||
       piece_is_one_of(value, words)) {
     return true;
   }
@@ -210,7 +210,15 @@ static bool is_placeholder(struct piece value, struct piece name) {
   if (value.size >= 5 && piece_ends_with((struct piece){value.text, 4}, "your")) {
     return true;
   }
-  return value.size == name.size && memcmp(value.text, name.text, name.size) == 0;
+  // name = name, and the like: a parameter that is passed on.
+  if (value.size != name.size) {
+    return false;
+  }
+  size_t same = 0;
+  while (same < name.size && char_lower(value.text[same]) == char_lower(name.text[same])) {
+    same++;
+  }
+  return same == name.size;
 }
 
 // Names a file or another place, rather than being the thing.
@@ -221,6 +229,15 @@ static bool is_path(struct piece value) {
   }
   bool rooted = value.text[0] == '/' || value.text[0] == '~' || value.text[0] == '.';
   return (rooted && slashes >= 2) || memmem(value.text, value.size, "://", 3) != NULL;
+}
+
+// A number in hexadecimal, or names joined by dots: what stands behind = and : in code.
+static bool is_code_word(struct piece value, struct looks l) {
+  if (value.size > 2 && value.size <= 18 && memcmp(value.text, "0x", 2) == 0) {
+    return true;
+  }
+  const char *dot = memchr(value.text, '.', value.size);
+  return dot != NULL && dot != value.text && !l.other && !l.digit;
 }
 
 // Looks like what a machine made up, or a person who had to use digits.
@@ -253,14 +270,14 @@ static bool is_quoted_secret(const struct assignment *a, struct piece value, str
   if (a->sureness == NAME_PASSWORD) {
     return value.size >= 3;
   }
-  return value.size >= 8 && (is_mixed(l) || (l.lower && l.upper && value.size >= 16));
+  return value.size >= 8 && is_mixed(l);
 }
 
 static bool is_bare_secret(const struct assignment *a, struct piece value, struct looks l) {
   bool is_password = a->sureness == NAME_PASSWORD;
   bool capitals = name_is_capitals(a->name);
   // foo(, a[, f{: code.
-  if (strchr("([{<", a->stop) != NULL && a->stop != '\0') {
+  if ((strchr("([{<", a->stop) != NULL && a->stop != '\0') || is_code_word(value, l)) {
     return false;
   }
   if (a->sign == '=' && !a->spaced) {
@@ -284,7 +301,7 @@ static bool is_bare_secret(const struct assignment *a, struct piece value, struc
   if (is_password && a->sign == ':' && a->own_line && is_line_end(a->stop)) {
     return value.size >= 6 && !l.upper;
   }
-  return !is_password && value.size >= 12 && l.digit && (l.lower || l.upper);
+  return !is_password && !dotted && value.size >= 12 && l.digit && (l.lower || l.upper);
 }
 
 static bool is_secret_value(const struct assignment *a, struct piece value) {

@@ -279,6 +279,7 @@ static enum secret_verdict url(const struct secret_view *v, struct secret *found
   }
   // As manuals write it.
   bool is_example = (size == 4 && memcmp(text, "pass", 4) == 0) ||
+                    (size == 6 && memcmp(text, "passwd", 6) == 0) ||
                     (size == 8 && memcmp(text, "password", 8) == 0);
   bool is_secret = has_password ? !is_example : secret_is_dense(text, size, 16);
   return is_secret ? SECRET_FOUND : SECRET_NONE;

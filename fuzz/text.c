@@ -29,7 +29,7 @@ static struct text_counts clean(unsigned what, uint32_t seed, const uint8_t *dat
   struct text *t;
   check(text_new(what, &t) == 0);
   bool whole = seed == 0;
-  bool is_long = size > 4096;
+  bool is_long = size > 512;
   while (size != 0) {
     size_t n = whole ? size : next_piece(&seed, is_long);
     n = n < size ? n : size;
