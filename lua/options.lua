@@ -116,7 +116,10 @@ local TYPES = {
     if type(value) == "string" then
       return BOOLEANS[value:lower()]
     end
-    return type(value) == "boolean" and value or nil
+    if type(value) == "boolean" then
+      return value
+    end
+    return nil
   end },
   size = { "a size such as 512m or 1g, or a number of bytes", function(value)
     local bytes = measure(value, SIZES, "i?b$")

@@ -1,14 +1,47 @@
 -- SPDX-License-Identifier: MIT
--- JSON values as Lua holds them: how they are compared, copied and shown in messages. Part of
--- farcall.schema.
+-- JSON values as Lua holds them: what they are, how they are compared, copied and shown in
+-- messages. Part of farcall.schema.
 
 local json = require("farcall.core.json")
 
 local schema_value = {}
 
 -- The marks that the codec puts on arrays and on empty objects.
-schema_value.ARRAY = getmetatable(json.array({}))
-schema_value.OBJECT = getmetatable(json.object({}))
+local ARRAY = getmetatable(json.array({}))
+local OBJECT = getmetatable(json.object({}))
+schema_value.ARRAY, schema_value.OBJECT = ARRAY, OBJECT
+
+-- Compile errors travel as tables, which the outermost compile turns into nil, message.
+function schema_value.refuse(where, reason)
+  error({ where = where, reason = reason }, 0)
+end
+
+function schema_value.expect(condition, where, wanted)
+  if not condition then
+    schema_value.refuse(where, "must be " .. wanted)
+  end
+end
+
+function schema_value.is_list(value)
+  return type(value) == "table" and getmetatable(value) ~= OBJECT and #value > 0
+end
+
+function schema_value.is_object(value)
+  if type(value) ~= "table" then
+    return false
+  end
+  local mark = getmetatable(value)
+  return mark == OBJECT or mark ~= ARRAY and rawget(value, 1) == nil
+end
+
+-- An empty table that nobody marked is as good as an array.
+function schema_value.is_array(value)
+  if type(value) ~= "table" then
+    return false
+  end
+  local mark = getmetatable(value)
+  return mark == ARRAY or mark ~= OBJECT and (rawget(value, 1) ~= nil or next(value) == nil)
+end
 
 -- Of a string, a message shows so many bytes.
 local SHOWN_BYTES = 60
@@ -70,6 +103,22 @@ local function quoted(text)
   return '"' .. cut:gsub("[%c]", "?"):gsub('"', "'") .. '"'
 end
 
+---A value in a message that says by itself what kind of value this is.
+---@return string
+function schema_value.named(value)
+  return (schema_value.shown(value):gsub("^the %a+ ", ""))
+end
+
+---@return string[] sorted
+function schema_value.names(map)
+  local names = {}
+  for name in pairs(map) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  return names
+end
+
 ---A value as a message shows it: "the string \"ten\"".
 ---@return string
 function schema_value.shown(value)
@@ -77,7 +126,7 @@ function schema_value.shown(value)
   if kind == "string" then
     return "the string " .. quoted(value)
   elseif kind == "number" then
-    return "the number " .. ("%.17g"):format(value):gsub("^(%-?%d+%.%d-)0+$", "%1")
+    return "the number " .. (json.encode(value) or tostring(value))
   elseif kind == "boolean" then
     return tostring(value)
   elseif value == nil or value == json.null then

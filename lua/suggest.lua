@@ -36,8 +36,8 @@ function suggest.distance(a, b)
   return row[#b]
 end
 
----The candidate that the word was probably meant to be: at most a third of it is different, or it is
----how one candidate begins.
+---The candidate that the word was probably meant to be: at most a third of it is different, or
+---it is how one candidate begins.
 ---@param word string
 ---@param candidates string[]
 ---@return string?
