@@ -326,6 +326,12 @@ function config.load(options)
   return cfg
 end
 
+---This process' environment variables, for those who may not read them themselves.
+---@return table<string, string>
+function config.environ()
+  return system.environ()
+end
+
 ---The ./farcall.lua of the current directory, run without asking for trust: for `farcall trust`.
 ---@return farcall.ConfigLayer?
 ---@return farcall.Error|string err or the state directory

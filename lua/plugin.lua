@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Loads what an operator drops into a directory: backend, policy, tool or stub template, one Lua file
--- each. It finds, runs and checks the shape; every mistake is told with file and line.
+-- Loads what an operator drops into a directory: backends, policies, tools and stub templates, one
+-- Lua file each. It finds, runs and checks the shape; mistakes are told with file and line.
 
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
