@@ -41,8 +41,8 @@ Examples:
   farcall exec -- df -h
   farcall doctor
 
-`farcall COMMAND --help` tells more. Exit codes: 0 success, 2 wrong usage, 125 configuration, backend
-or engine failed; `run` and `exec` otherwise exit as the script or command did.]]
+`farcall COMMAND --help` tells more. Exit codes: 0 success, 2 wrong usage, 125 configuration,
+backend or engine failed; `run` and `exec` otherwise exit as the script or command did.]]
 
 local function require_argparse()
   local ok, argparse = pcall(require, "argparse")

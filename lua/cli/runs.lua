@@ -27,7 +27,9 @@ local function list(cfg, ui)
   end
   local rows = {}
   for i, entry in ipairs(all) do
-    rows[i] = { entry.run_id, tostring(entry.status or "unfinished"), tostring(entry.backend or "") }
+    rows[i] = {
+      entry.run_id, tostring(entry.status or "unfinished"), tostring(entry.backend or ""),
+    }
   end
   ui:columns(rows)
   return 0

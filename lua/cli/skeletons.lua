@@ -86,12 +86,13 @@ return {
 
   -- What the configuration and --policy NAME:KEY=VALUE may set; it arrives as ctx.options.
   options = {
-    hours = { type = "list", default = { "00", "24" }, doc = "first hour and the one after the last" },
+    hours = { type = "list", default = { "00", "24" }, doc = "the first and the one after the last" },
   },
 
   -- Must return one of allow(), deny(reason), replace(arguments), answer(reply), ask(question),
-  -- wait(ms). call: id, tool, arguments, idempotent. ctx: options, run (a table kept for this run),
-  -- operator.get(key) and .set(key, value) (kept from run to run), now(), date, random(), calls_made.
+  -- wait(ms). call: id, tool, arguments, idempotent. ctx: options, run (a table kept for this
+  -- run), operator.get(key) and .set(key, value) (kept from run to run), now(), date, random(),
+  -- calls_made.
   before = function(call, ctx)
     local first, last = tonumber(ctx.options.hours[1]), tonumber(ctx.options.hours[2])
     if call.tool == "terminal" and (ctx.date.hour < first or ctx.date.hour >= last) then
@@ -138,7 +139,7 @@ return {
   -- Doing it twice is the same as doing it once: a policy may then try again.
   idempotent = true,
 
-  -- Returns what JSON can hold, or nil and a message. It waits only by ctx: ctx.oneshot{ argv = {} }
+  -- Returns what JSON can hold, or nil and a message. It waits only by ctx: ctx.oneshot{argv = {}}
   -- and ctx.read_file(path) act where the script runs, ctx.sleep(seconds) lets others go on.
   handler = function(args, ctx)
     local text = "hello, " .. args.who

@@ -8,8 +8,8 @@ local command = {}
 
 command.description = [[
 Records ./farcall.lua and every file that it names as they are now. A configuration is code: farcall
-uses the one of the current directory only when it is trusted, and no longer when one of the files has
-changed.]]
+uses the one of the current directory only when it is trusted, and no longer when one of the files
+has changed.]]
 
 command.epilog = [[
 Example:

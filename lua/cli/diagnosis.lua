@@ -1,0 +1,210 @@
+-- SPDX-License-Identifier: MIT
+-- What `farcall doctor` looks at, one function each: it does the thing and tells how it went. They
+-- wait, so they run inside a task.
+
+local config = require("farcall.config")
+local engine = require("farcall.engine")
+local fs = require("farcall.core.fs")
+local proc = require("farcall.core.proc")
+local supervised = require("farcall.clients.supervised")
+local task = require("farcall.task")
+
+---@class farcall.Finding
+---@field name string
+---@field status "ok"|"warn"|"fail"
+---@field message string
+---@field hint? string what to do about it
+
+local diagnosis = {}
+
+-- An interpreter that takes longer than this to start is felt in each run.
+local SLOW_START = 0.1
+local ANSWER_TIME = 30
+
+local PROBE = [[
+from farcall import terminal
+print(terminal("echo served")["output"].strip())
+]]
+
+---@return farcall.Finding
+local function finding(name, status, message, hint)
+  return { name = name, status = status, message = message, hint = hint }
+end
+
+---@return farcall.Finding
+function diagnosis.configuration(cfg)
+  local files = #cfg.files > 0 and table.concat(cfg.files, ", ") or "built-in defaults only"
+  local problems = require("farcall.catalog").new(cfg):check()
+  if #problems == 0 then
+    return finding("configuration", "ok", files)
+  end
+  return finding("configuration", "fail",
+    ("%s: %s"):format(problems[1].where, problems[1].message), "`farcall check` lists everything")
+end
+
+local function private_and_writable(name, dir)
+  local made, message = fs.mkdir(dir, 448, true)
+  local probe = made and fs.mkdtemp(dir .. "/doctor-")
+  if not probe then
+    return finding(name, "fail", ("%s: cannot be written%s"):format(dir,
+      message and ": " .. message or ""), ("mend its permissions, or set %s in a configuration")
+      :format(name == "state" and "state_dir" or "runtime_dir"))
+  end
+  fs.rmdir(probe)
+  return finding(name, "ok", dir)
+end
+
+---@return farcall.Finding
+function diagnosis.state_directory(cfg)
+  return private_and_writable("state", cfg.state_dir)
+end
+
+---@return farcall.Finding
+function diagnosis.runtime_directory(cfg)
+  return private_and_writable("runtime", cfg.runtime_dir)
+end
+
+---@async
+local function probe_level(cfg, level)
+  local process, err = supervised.start({
+    supervisor = cfg.supervisor, argv = { "/bin/sh", "-c", ":" }, env = {}, cwd = "/",
+    stdin = "null", tree = level, grace = 1, rlimits = {}, timeout = ANSWER_TIME,
+  })
+  if not process then
+    return nil, err
+  end
+  while process:read(4096) do end
+  process:wait()
+  return process.level
+end
+
+local LEVELS = {
+  pidns = "a script's processes are in a PID namespace: the kernel ends them all at once",
+  cgroup = "a script's processes are in a control group, killed as one",
+  subreaper = "a script's processes are found in /proc, stopped and killed",
+}
+local BETTER = {
+  cgroup = "with CAP_SYS_ADMIN (as root, say) a PID namespace holds them, which is surer still",
+  subreaper = "surer with CAP_SYS_ADMIN (a PID namespace), or in a control group that you may write "
+    .. "to: systemd-run --user --scope -p Delegate=yes farcall ...",
+}
+
+---How a script's process tree is held, and what would hold it better.
+---@async
+---@return farcall.Finding
+function diagnosis.process_trees(cfg)
+  local level, err = probe_level(cfg, "auto")
+  if not level then
+    return finding("process trees", "fail", tostring(err),
+      "farcall-supervisor belongs beside farcall: build or install it whole")
+  end
+  return finding("process trees", level == "subreaper" and "warn" or "ok",
+    ("%s: %s"):format(level, LEVELS[level] or "?"), BETTER[level])
+end
+
+-- A version manager puts a shell script in the interpreter's place that looks for it each time.
+local function is_shim(path)
+  local file = io.open(path, "rb")
+  local start = file and file:read(2)
+  if file then
+    file:close()
+  end
+  return start == "#!"
+end
+
+---@async
+local function start_time(path)
+  local loop_start = task.now()
+  local child = proc.spawn(task.loop(), {
+    argv = { path, "-c", "pass" }, stdin = "null", stdout = "null", stderr = "null",
+  })
+  if not child then
+    return nil
+  end
+  local _, ended = task.timeout(ANSWER_TIME, function()
+    return task.await(function(resume)
+      child:on_exit(function(how, code)
+        resume(how == "exit" and code == 0, true)
+      end)
+    end)
+  end)
+  child:close()
+  return ended == true and task.now() - loop_start or nil
+end
+
+---@async
+---@return farcall.Finding
+function diagnosis.python(cfg)
+  local path = proc.which("python3", cfg.environ.PATH or "/usr/bin:/bin")
+  if not path then
+    return finding("python", "fail", "there is no python3 in PATH",
+      "apt-get install python3-minimal; scripts in other languages work without")
+  end
+  local seconds = start_time(path)
+  if not seconds then
+    return finding("python", "fail", path .. " does not run", "try: " .. path .. " -c pass")
+  end
+  local message = ("%s starts in %.0f ms"):format(path, seconds * 1e3)
+  if is_shim(path) then
+    return finding("python", "warn", message .. "; it is a script that looks for the real one",
+      "put the real interpreter's directory first in PATH")
+  end
+  return finding("python", seconds > SLOW_START and "warn" or "ok", message,
+    seconds > SLOW_START and "`python3 -X importtime -c pass` tells what takes the time" or nil)
+end
+
+---A script with one call on this machine, with the built-in defaults: what is left to be wrong is
+---in the configuration.
+---@async
+---@return farcall.Finding
+function diagnosis.run(cfg)
+  local plain = {}
+  for name, value in pairs(cfg) do
+    plain[name] = value
+  end
+  plain.policies, plain.enabled_tools = {}, { "terminal" }
+  plain.tools, plain.tool_path = {}, {}
+  plain.stub_options = { module = "farcall", errors = "raise" }
+  local probe = engine.new(plain)
+  local began = task.now()
+  local result, err = probe:run({
+    script = PROBE, language = "python", backend = "local", timeout = ANSWER_TIME,
+  })
+  local took = task.now() - began
+  probe:close()
+  if result and result.status == "success" and result.output == "served\n" then
+    return finding("run", "ok", ("a script with one call took %.0f ms"):format(took * 1e3))
+  end
+  local reason = err and tostring(err) or result.stderr:match("([^\n]+)\n*$") or result.error
+    or result.status
+  return finding("run", "fail", "a script with one call: " .. reason,
+    "the lines above tell what is missing; `farcall run -v` tells more")
+end
+
+---@return farcall.Finding
+function diagnosis.versions()
+  local cli = require("farcall.cli")
+  return finding("versions", "ok", ("farcall %s, %s, base64 %s"):format(cli.VERSION,
+    require("jit").version, require("farcall.core.base64").level()))
+end
+
+---Everything, in order. What needs a configuration is left out when there is none.
+---@async
+---@return farcall.Finding[]
+function diagnosis.all(options)
+  local findings = { diagnosis.versions() }
+  local cfg, err = config.load(options)
+  if not cfg then
+    table.insert(findings, finding("configuration", "fail", err.msg, err.hint))
+    return findings
+  end
+  cfg.log = function() end
+  for _, name in ipairs({
+    "configuration", "runtime_directory", "state_directory", "process_trees", "python", "run",
+  }) do
+    table.insert(findings, diagnosis[name](cfg))
+  end
+  return findings
+end
+
+return diagnosis
