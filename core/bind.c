@@ -155,6 +155,20 @@ void bind_call(lua_State *L, struct loop *loop, int nargs) {
   lua_settop(L, function - 1);
 }
 
+static int nothing(lua_State *L) {
+  (void)L;
+  return 0;
+}
+
+// LuaJIT before 2.1.1 notes which thread runs when a call enters or a C function returns, but not
+// when one raises. After callbacks on another thread it would take that thread for the running one
+// until the next return, and a compiled trace that ends in between would crash. A call sets it right.
+static void raise(lua_State *L) {
+  lua_pushcfunction(L, nothing);
+  lua_call(L, 0, 0);
+  lua_error(L);
+}
+
 void bind_raise_kept(lua_State *L, struct loop *loop) {
   registry_get(L, &errors_key);
   if (lua_istable(L, -1)) {
@@ -164,7 +178,7 @@ void bind_raise_kept(lua_State *L, struct loop *loop) {
       lua_pushlightuserdata(L, loop);
       lua_pushnil(L);
       lua_rawset(L, -4);
-      lua_error(L);
+      raise(L);
     }
     lua_pop(L, 1);
   }
