@@ -3,54 +3,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "err.h"
+#include "proc_plan.h"
 
-#define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
 #define CHILD_STACK ((size_t)65536)
-
-// The child runs in the parent's memory on a stack of its own: instrumentation would leave marks
-// of the child's frames in the parent's shadow memory.
-#define IN_CHILD __attribute__((no_sanitize("address", "undefined", "thread")))
-
-enum stage {
-  STAGE_SESSION,
-  STAGE_RLIMIT,
-  STAGE_FDS,
-  STAGE_USER,
-  STAGE_CWD,
-  STAGE_EXEC,
-};
-
-struct mapping {
-  int child;
-  int parent;
-};
-
-// What parent and child share. The parent sleeps until the child has executed or ended.
-struct plan {
-  const struct proc_spec *spec;
-  char *const *envp;
-  char *const *candidates; // paths to try, NULL-terminated
-  struct mapping *maps;    // sorted by child
-  size_t map_count;
-  struct rlimit *rlimits;
-  volatile enum stage stage;
-  volatile int error; // errno; 0: the program runs
-  volatile size_t tried;
-};
 
 static const struct {
   const char *name;
@@ -78,278 +42,8 @@ void proc_spec_init(struct proc_spec *spec) {
                              .gid = -1};
 }
 
-// Calls visit with each absolute place where name could be. Stops at a result other than 0.
-static int each_candidate(const char *name, const char *path, char *buffer, size_t size,
-                          int (*visit)(const char *candidate, void *data), void *data) {
-  size_t length = strlen(name);
-  if (length == 0) {
-    return -ENOENT;
-  }
-  int result = 0;
-  for (const char *from = path != NULL ? path : DEFAULT_PATH; result == 0 && *from != '\0';) {
-    size_t part = strcspn(from, ":");
-    if (from[0] == '/') {
-      if (part + length + 2 > size) {
-        return -ENAMETOOLONG;
-      }
-      memcpy(buffer, from, part);
-      buffer[part] = '/';
-      memcpy(buffer + part + 1, name, length + 1);
-      result = visit(buffer, data);
-    }
-    from += part + (from[part] == ':');
-  }
-  return result;
-}
-
-static int visit_which(const char *candidate, void *data) {
-  struct stat st;
-  if (stat(candidate, &st) != 0 || !S_ISREG(st.st_mode)) {
-    return 0;
-  }
-  if (faccessat(AT_FDCWD, candidate, X_OK, AT_EACCESS) == 0) {
-    return 1;
-  }
-  *(int *)data = -EACCES;
-  return 0;
-}
-
-int proc_which(const char *name, const char *path, char *buffer, size_t size) {
-  int missing = -ENOENT;
-  int result = 0;
-  if (strchr(name, '/') == NULL) {
-    result = each_candidate(name, path, buffer, size, visit_which, &missing);
-  } else if (name[0] == '/') {
-    if (strlen(name) >= size) {
-      return -ENAMETOOLONG;
-    }
-    memcpy(buffer, name, strlen(name) + 1);
-    result = visit_which(buffer, &missing);
-  }
-  if (result < 0) {
-    return result;
-  }
-  return result == 1 ? 0 : missing;
-}
-
-// The list of paths to execute: the name itself when it has a slash, else all places on the PATH.
-struct candidates {
-  char **list; // NULL-terminated, owned with its strings
-  size_t count;
-};
-
-static int visit_collect(const char *candidate, void *data) {
-  struct candidates *all = data;
-  // Most elements of a PATH do not have it: asking here is cheaper than failing to execute.
-  if (access(candidate, F_OK) != 0) {
-    return 0;
-  }
-  char **list = realloc(all->list, (all->count + 2) * sizeof *list);
-  if (list == NULL) {
-    return -ENOMEM;
-  }
-  all->list = list;
-  list[all->count] = strdup(candidate);
-  if (list[all->count] == NULL) {
-    return -ENOMEM;
-  }
-  list[++all->count] = NULL;
-  return 0;
-}
-
-static void candidates_fini(struct candidates *all) {
-  for (size_t i = 0; i < all->count; i++) {
-    free(all->list[i]);
-  }
-  free(all->list);
-}
-
-static const char *variable(char *const *envp, const char *name) {
-  size_t length = strlen(name);
-  for (; *envp != NULL; envp++) {
-    if (strncmp(*envp, name, length) == 0 && (*envp)[length] == '=') {
-      return *envp + length + 1;
-    }
-  }
-  return NULL;
-}
-
-static int candidates_init(struct candidates *all, const char *name, char *const *envp) {
-  char buffer[PATH_MAX];
-  if (strchr(name, '/') == NULL) {
-    int code =
-        each_candidate(name, variable(envp, "PATH"), buffer, sizeof buffer, visit_collect, all);
-    return code == 0 && all->count == 0 ? -ENOENT : code;
-  }
-  all->list = calloc(2, sizeof *all->list);
-  if (all->list == NULL || (all->list[0] = strdup(name)) == NULL) {
-    return -ENOMEM;
-  }
-  all->count = 1;
-  return 0;
-}
-
 static int compare_maps(const void *a, const void *b) {
   return ((const struct mapping *)a)->child - ((const struct mapping *)b)->child;
-}
-
-IN_CHILD static void walk_and_close(int lowest, const struct plan *plan) {
-  struct entry {
-    uint64_t inode, offset;
-    uint16_t size;
-    uint8_t type;
-    char name[];
-  };
-  _Alignas(struct entry) char buffer[4096];
-  int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (dir < 0) {
-    struct rlimit files;
-    int highest = getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < 65536
-                      ? (int)files.rlim_cur
-                      : 65536;
-    for (int fd = lowest; fd < highest; fd++) {
-      close(fd);
-    }
-    return;
-  }
-  long size;
-  while ((size = syscall(SYS_getdents64, dir, buffer, sizeof buffer)) > 0) {
-    for (long at = 0; at < size;) {
-      const struct entry *entry = (const struct entry *)(buffer + at);
-      at += entry->size;
-      int fd = 0;
-      for (const char *digit = entry->name; *digit >= '0' && *digit <= '9'; digit++) {
-        fd = fd * 10 + (*digit - '0');
-      }
-      bool keep = entry->name[0] == '.' || fd < lowest || fd == dir;
-      for (size_t i = 0; i < plan->map_count; i++) {
-        keep = keep || plan->maps[i].child == fd;
-      }
-      if (!keep) {
-        close(fd);
-      }
-    }
-  }
-  close(dir);
-}
-
-// Closes everything that the plan does not name.
-IN_CHILD static void close_others(const struct plan *plan) {
-  int from = 0;
-  bool walk = plan->spec->walk_fds;
-  for (size_t i = 0; !walk && i <= plan->map_count; i++) {
-    bool last = i == plan->map_count;
-    int next = last ? -1 : plan->maps[i].child;
-    if (last || next > from) {
-      walk = syscall(SYS_close_range, from, last ? UINT_MAX : (unsigned)(next - 1), 0) != 0;
-    }
-    from = next + 1;
-  }
-  if (walk) {
-    walk_and_close(0, plan);
-  }
-}
-
-// Puts the descriptors at their numbers. A source that stands where another belongs, or below the
-// highest target, is moved out of the way first.
-IN_CHILD static int place_fds(struct plan *plan) {
-  int highest = plan->maps[plan->map_count - 1].child;
-  for (size_t i = 0; i < plan->map_count; i++) {
-    struct mapping *map = &plan->maps[i];
-    if (map->parent <= highest && map->parent != map->child) {
-      map->parent = fcntl(map->parent, F_DUPFD_CLOEXEC, highest + 1);
-      if (map->parent < 0) {
-        return -1;
-      }
-    }
-  }
-  for (size_t i = 0; i < plan->map_count; i++) {
-    const struct mapping *map = &plan->maps[i];
-    if (map->parent == map->child ? fcntl(map->child, F_SETFD, 0) < 0
-                                  : dup2(map->parent, map->child) < 0) {
-      return -1;
-    }
-  }
-  close_others(plan);
-  return 0;
-}
-
-// By raw system calls: glibc's would try to change all threads of the parent.
-IN_CHILD static int become_user(const struct proc_spec *spec) {
-  if (spec->uid < 0 && spec->gid < 0) {
-    return 0;
-  }
-  if (syscall(SYS_setgroups, 0, NULL) != 0 ||
-      (spec->gid >= 0 && syscall(SYS_setresgid, spec->gid, spec->gid, spec->gid) != 0) ||
-      (spec->uid >= 0 && syscall(SYS_setresuid, spec->uid, spec->uid, spec->uid) != 0)) {
-    return -1;
-  }
-  return 0;
-}
-
-// Handlers must be gone before signals are let in: they would run in the parent's memory. Raw
-// system calls, because what a library remembers of handlers is the parent's too; zeros are the
-// standard action and the empty mask in the kernel's own layout.
-IN_CHILD static void reset_signals(void) {
-  unsigned long zeros[8] = {0};
-  for (int number = 1; number < NSIG; number++) {
-    syscall(SYS_rt_sigaction, number, zeros, NULL, NSIG / 8);
-  }
-  syscall(SYS_rt_sigprocmask, SIG_SETMASK, zeros, NULL, NSIG / 8);
-}
-
-IN_CHILD static int prepare(struct plan *plan) {
-  const struct proc_spec *spec = plan->spec;
-  reset_signals();
-  plan->stage = STAGE_SESSION;
-  if (spec->session && setsid() < 0) {
-    return -1;
-  }
-  plan->stage = STAGE_FDS;
-  if (place_fds(plan) != 0) {
-    return -1;
-  }
-  plan->stage = STAGE_RLIMIT;
-  for (size_t i = 0; i < spec->rlimit_count; i++) {
-    if (setrlimit((__rlimit_resource_t)spec->rlimits[i].resource, &plan->rlimits[i]) != 0) {
-      return -1;
-    }
-  }
-  if (spec->file_umask >= 0) {
-    umask((mode_t)spec->file_umask);
-  }
-  plan->stage = STAGE_USER;
-  if (become_user(spec) != 0) {
-    return -1;
-  }
-  plan->stage = STAGE_CWD;
-  if (spec->cwd != NULL && chdir(spec->cwd) != 0) {
-    return -1;
-  }
-  return 0;
-}
-
-IN_CHILD static int child_main(void *data) {
-  struct plan *plan = data;
-  if (prepare(plan) != 0) {
-    plan->error = errno;
-    _exit(127);
-  }
-  plan->stage = STAGE_EXEC;
-  int error = ENOENT;
-  for (size_t i = 0; plan->candidates[i] != NULL; i++) {
-    execve(plan->candidates[i], plan->spec->argv, plan->envp);
-    // As execvp does: what may not be executed does not end the search.
-    if (errno != ENOENT && errno != ENOTDIR) {
-      error = errno;
-      plan->tried = i;
-    }
-    if (errno != EACCES && errno != ENOENT && errno != ENOTDIR) {
-      break;
-    }
-  }
-  plan->error = error;
-  _exit(127);
 }
 
 // Opens what the standard streams need: ours[i] stays here, theirs[i] goes to the child.
@@ -473,7 +167,7 @@ static int run_plan(struct plan *plan, pid_t *pid) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  int made = clone(child_main, stack + CHILD_STACK, CLONE_VM | CLONE_VFORK | SIGCHLD, plan);
+  int made = clone(proc_child_main, stack + CHILD_STACK, CLONE_VM | CLONE_VFORK | SIGCHLD, plan);
   int code = made < 0 ? -errno : 0;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   munmap(stack, CHILD_STACK);
