@@ -162,7 +162,8 @@ static int nothing(lua_State *L) {
 
 // LuaJIT before 2.1.1 notes which thread runs when a call enters or a C function returns, but not
 // when one raises. After callbacks on another thread it would take that thread for the running one
-// until the next return, and a compiled trace that ends in between would crash. A call sets it right.
+// until the next return, and a compiled trace that ends in between would crash. A call sets it
+// right.
 static void raise(lua_State *L) {
   lua_pushcfunction(L, nothing);
   lua_call(L, 0, 0);
