@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- The floor under a tool call, in LuaJIT: a server on a Unix socket, by ffi and poll, that decodes
 -- each line as JSON and answers {"id","result": args}. As bare as it can be: one client at a time,
--- one line a read. usage: luajit bench/echo_floor.lua PATH [farcall]; with `farcall` the same through
--- farcall's own loop, fdbuf and json (run it with the spec host or with farcall.so on LUA_CPATH).
+-- one line a read. usage: luajit bench/echo_floor.lua PATH [farcall]; with `farcall` the same goes
+-- through farcall's own loop, fdbuf and json (farcall.so on LUA_CPATH, or the spec host).
 
 local path, through = arg[1], arg[2]
 

@@ -462,7 +462,6 @@ describe("fdbuf", function()
     local function resident()
       return tonumber(helper.read("/proc/self/statm"):match("^%d+ (%d+)")) * 4096
     end
-    local ends = {}
     local before
     for i = 1, 400 do
       if i == 201 then
@@ -475,7 +474,6 @@ describe("fdbuf", function()
       end)
       b:write(("x"):rep(500) .. "\n")
       loop:turn(0)
-      ends[#ends + 1] = b
     end
     for _ = 1, 20 do
       loop:turn(0)

@@ -78,7 +78,8 @@ describe("watchdog", function()
   local endless = {
     ["a loop"] = "while true do\nend",
     ["a loop under pcall"] = "while true do\npcall(function() while true do end end)\nend",
-    ["a loop of failing calls"] = "local pcall, error = pcall, error while true do\npcall(error)\nend",
+    ["a loop of failing calls"] =
+      "local pcall, error = pcall, error while true do\npcall(error)\nend",
     ["a loop under xpcall with a handler that loops"] =
       "while true do\nxpcall(function() while true do end end, function() return 1 end)\nend",
     ["a loop of coroutines that loop"] =
