@@ -12,6 +12,9 @@
 
 #include "err.h"
 
+// What lua_newstate needs, and some more.
+enum { ARENA_BYTES = 16384 };
+
 // Memory beyond the limit that a full collection may take for its own tables.
 #define COLLECT_BYTES ((size_t)1 << 20)
 
@@ -66,15 +69,41 @@ static void set_period(struct box *box, int period) {
   }
 }
 
+static bool in_arena(const struct box *box, const void *block) {
+  uintptr_t at = (uintptr_t)block;
+  uintptr_t arena = (uintptr_t)box->arena;
+  return at >= arena && at < arena + ARENA_BYTES;
+}
+
+// realloc, with the arena as the first place while the state is being made.
+static void *resize(struct box *box, void *old, size_t old_size, size_t size) {
+  size_t taken = (size + 15) & ~(size_t)15;
+  if (box->B == NULL && old == NULL && taken <= ARENA_BYTES - box->arena_used) {
+    void *block = box->arena + box->arena_used;
+    box->arena_used += taken;
+    return block;
+  }
+  if (!in_arena(box, old)) {
+    return realloc(old, size);
+  }
+  void *block = malloc(size);
+  if (block != NULL) {
+    memcpy(block, old, old_size < size ? old_size : size);
+  }
+  return block;
+}
+
 static void *allocate(void *data, void *old, size_t old_size, size_t size) {
   struct box *box = data;
   if (size == 0) {
-    free(old);
+    if (!in_arena(box, old)) {
+      free(old);
+    }
     box->used -= old_size;
     return NULL;
   }
   size_t others = box->used - old_size;
-  if (size > old_size) {
+  if (size > old_size && box->B != NULL) {
     if (size > box->limits.memory_bytes || others > box->limits.memory_bytes - size) {
       strike(box, BOX_MEMORY);
       return NULL;
@@ -82,7 +111,7 @@ static void *allocate(void *data, void *old, size_t old_size, size_t size) {
     // Filling memory takes time as well; the hook sees when that was too much.
     box->left -= (int64_t)((size - old_size) / 64);
   }
-  void *block = realloc(old, size);
+  void *block = resize(box, old, old_size, size);
   if (block == NULL) {
     if (size <= old_size) {
       return old;
@@ -231,9 +260,16 @@ static int set_up(lua_State *B) {
 
 int box_open(struct box *box, const struct box_limits *limits) {
   *box = (struct box){.limits = *limits, .left = INT64_MAX};
+  // LuaJIT crashes when an allocation fails inside lua_newstate: there it takes what is here
+  // already, and the limit is looked at later.
+  box->arena = malloc(ARENA_BYTES);
+  if (box->arena == NULL) {
+    return -ENOMEM;
+  }
   lua_State *B = lua_newstate(allocate, box);
   if (B == NULL) {
-    return ERR_MEMORY;
+    free(box->arena);
+    return -ENOMEM;
   }
   box->B = B;
   if (lua_cpcall(B, set_up, NULL) != 0) {
@@ -247,5 +283,6 @@ void box_close(struct box *box) {
   if (box->B != NULL) {
     lua_close(box->B);
     box->B = NULL;
+    free(box->arena);
   }
 }

@@ -37,6 +37,8 @@ struct box {
   lua_State *B;    // NULL when closed
   lua_State *host; // while a call is under way, set by its owner: who called
   struct box_limits limits;
+  char *arena; // what lua_newstate allocates; see box_open
+  size_t arena_used;
   size_t used;      // bytes
   int64_t left;     // instructions
   int64_t began_ns; // processor time at the call's first look at the clock, or 0

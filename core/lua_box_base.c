@@ -6,6 +6,9 @@
 
 #include "lua_box.h"
 
+// Unwinding a stack takes as long as so many instructions.
+enum { CATCH_PRICE = 300 };
+
 // A protected call that no strike stays in.
 static int call_protected(lua_State *B, int arguments, int results) {
   struct box *box = box_nest(B);
@@ -14,6 +17,9 @@ static int call_protected(lua_State *B, int arguments, int results) {
   box->nest = nest - 1;
   if (box->struck != BOX_FINE) {
     lua_error(B);
+  }
+  if (status != 0) {
+    box_spend(B, CATCH_PRICE);
   }
   return status;
 }

@@ -100,7 +100,8 @@ static int safe_find(lua_State *B) {
     int found =
         pattern_find_plain(subject.bytes, subject.length, text.bytes, text.length, &start, &steps);
     if (!settle(B, NULL, found, steps)) {
-      return 0;
+      lua_pushnil(B);
+      return 1;
     }
     lua_pushnumber(B, (lua_Number)(start + 1));
     lua_pushnumber(B, (lua_Number)(start + text.length));
@@ -108,7 +109,8 @@ static int safe_find(lua_State *B) {
   }
   compile(B, &p, text, true);
   if (!search(B, &p, subject, &start, &end)) {
-    return 0;
+    lua_pushnil(B);
+    return 1;
   }
   lua_pushnumber(B, (lua_Number)(start + 1));
   lua_pushnumber(B, (lua_Number)end);
@@ -123,7 +125,8 @@ static int safe_match(lua_State *B) {
   struct pattern p;
   compile(B, &p, text, true);
   if (!search(B, &p, subject, &start, &end)) {
-    return 0;
+    lua_pushnil(B);
+    return 1;
   }
   return push_captures(B, &p, subject, start, end, true);
 }
@@ -136,7 +139,8 @@ static int next_match(lua_State *B) {
   struct pattern p;
   compile(B, &p, check_text(B, lua_upvalueindex(2)), false);
   if (start > subject.length || !search(B, &p, subject, &start, &end)) {
-    return 0;
+    lua_pushnil(B);
+    return 1;
   }
   lua_pushnumber(B, (lua_Number)(end + (end == start)));
   lua_replace(B, lua_upvalueindex(3));

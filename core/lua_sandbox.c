@@ -25,6 +25,7 @@ struct sandbox {
   struct box box;      // first: a box is found from its state
   int marks;           // in the host's registry: {metatable of arrays, metatable of objects}
   int callbacks;       // in the host's registry: functions by number; at 0 the last result
+  bool prelude;        // what is loaded goes to the prelude's load; otherwise its table is called
   const char *problem; // why a value could not cross
   int problem_code;
 };
@@ -127,7 +128,10 @@ static int call_host(lua_State *B) {
   lua_rawgeti(L, -1, 0);
   int code = box_copy(&copy, lua_gettop(L));
   lua_settop(L, top);
-  return code == 0 ? 1 : refuse(B, s, code, copy.problem);
+  if (code != 0) {
+    return luaL_error(B, "cannot be passed: %s", copy.problem);
+  }
+  return 1;
 }
 
 struct source {
@@ -164,22 +168,22 @@ static int enter_load(lua_State *B) {
     return luaL_error(B, "%s:1: numbers of 64 bits and imaginary ones are not there", name + 1);
   }
   lua_pop(B, 2);
-  lua_rawgeti(B, LUA_REGISTRYINDEX, BOX_METHODS);
-  bool bare = lua_isnil(B, -1);
-  if (!bare) {
+  if (s->prelude) {
+    lua_rawgeti(B, LUA_REGISTRYINDEX, BOX_METHODS);
     lua_getfield(B, -1, "load");
-    lua_insert(B, -3);
+    lua_replace(B, -2);
+    lua_insert(B, -2);
   }
-  lua_pop(B, 1);
   lua_call(B, 0, 1);
-  if (!bare) {
-    lua_call(B, 1, 1);
-  } else if (lua_istable(B, -1)) {
-    lua_pushvalue(B, -1);
-    lua_rawseti(B, LUA_REGISTRYINDEX, BOX_METHODS);
-  } else {
+  if (s->prelude) {
+    lua_call(B, 1, LUA_MULTRET);
+    return lua_gettop(B);
+  }
+  if (!lua_istable(B, -1)) {
     return luaL_error(B, "%s:1: the file must return a table", name + 1);
   }
+  lua_pushvalue(B, -1);
+  lua_rawseti(B, LUA_REGISTRYINDEX, BOX_METHODS);
   return 1;
 }
 
@@ -403,6 +407,7 @@ static int sandbox_new(lua_State *L) {
   check_callbacks(L); // 3 and 4
   struct sandbox *s = lua_newuserdata(L, sizeof(*s));
   memset(s, 0, sizeof(*s));
+  s->prelude = !lua_isnil(L, 2);
   s->marks = (int)lua_tointeger(L, lua_upvalueindex(1));
   s->callbacks = LUA_NOREF;
   luaL_getmetatable(L, TYPE);

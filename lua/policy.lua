@@ -67,6 +67,8 @@ end
 
 -- Makes a message say the file, and the line as far as one is known.
 local function located(path, source, message, word)
+  -- A tail call leaves no line of the policy, only this of what stands around it.
+  message = message:gsub("^farcall:%d+: ", "")
   if message:sub(1, #path + 1) == path .. ":" then
     return message
   end
