@@ -113,7 +113,7 @@ static void race(size_t size, bool encode) {
 }
 
 int main(void) {
-  static const size_t sizes[] = {3 * 1024, 96 * 1024, 384 * 1024, 1023 * 1024};
+  static const size_t sizes[] = {3072, 98304, 393216, 1047552};
   for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
     race(sizes[i], true);
     race(sizes[i], false);

@@ -25,9 +25,11 @@ struct assignment {
   char sign;     // '=' or ':'
   size_t start;  // of the value
   size_t end;
-  char quote; // the quote around the value, or 0
-  char stop;  // the character after the value, 0 at the end of all
-  bool cut;   // the value is longer than a rule may look
+  uint8_t class; // of the value's characters, when it has no quotes
+  bool judged;   // it has none and may go on beyond end, which is as far as it is judged
+  char quote;    // the quote around the value, or 0
+  char stop;     // the character after the value, 0 at the end of all
+  bool cut;      // the value is longer than a rule may look
 };
 
 static bool is_name_character(char c) {
@@ -153,15 +155,29 @@ static enum secret_verdict read_value(const struct secret_view *v, struct secret
   }
   a->start = at;
   // NAME=value on a line of its own is for a shell or a .env file: all up to white space.
-  uint8_t class = a->own_line && a->sign == '=' && !a->spaced && name_is_capitals(a->name)
-                      ? SECRET_LINE_WORD
-                      : SECRET_UNSPACED;
-  a->end = secret_run(v, at, bound.end, class);
+  a->class = a->own_line && a->sign == '=' && !a->spaced && name_is_capitals(a->name)
+                 ? SECRET_LINE_WORD
+                 : SECRET_UNSPACED;
+  size_t judged_end = secret_judged_end(bound, at);
+  a->end = secret_run(v, at, judged_end, a->class);
   if (a->end == bound.end && bound.more) {
     return SECRET_MORE;
   }
-  a->cut = a->end == bound.end && bound.cut;
+  a->judged = a->end == judged_end && judged_end < bound.end;
   a->stop = character_at(v, a->end, bound.end);
+  return SECRET_FOUND;
+}
+
+// A value without quotes that was judged to be a secret, to its end.
+static enum secret_verdict follow_value(const struct secret_view *v, struct secret_bound bound,
+                                        struct assignment *a) {
+  if (a->judged) {
+    a->end = secret_run(v, a->end, bound.end, a->class);
+    if (a->end == bound.end && bound.more) {
+      return SECRET_MORE;
+    }
+  }
+  a->cut = a->cut || (a->quote == 0 && a->end == bound.end && bound.cut);
   return SECRET_FOUND;
 }
 
@@ -328,14 +344,14 @@ static enum secret_verdict authorization(const struct secret_view *v, struct sec
     at++;
   }
   size_t word = at;
-  size_t word_end = secret_run(v, word, bound.end, SECRET_UNSPACED);
+  size_t word_end = secret_run(v, word, secret_judged_end(bound, word), SECRET_UNSPACED);
   size_t start = word_end;
   while (start < bound.end && is_blank(v->text[start]) && start - word_end < 16) {
     start++;
   }
   bool has_scheme = piece_is_one_of((struct piece){v->text + word, word_end - word}, schemes);
   start = has_scheme ? start : word;
-  size_t end = secret_run(v, start, bound.end, SECRET_UNSPACED);
+  size_t end = secret_run(v, start, secret_judged_end(bound, start), SECRET_UNSPACED);
   if (end == bound.end && bound.more) {
     return SECRET_MORE;
   }
@@ -349,11 +365,24 @@ static enum secret_verdict authorization(const struct secret_view *v, struct sec
                             : !secret_is_dense(value.text, value.size, 16))) {
     return SECRET_NONE;
   }
+  end = secret_run(v, end, bound.end, SECRET_UNSPACED);
+  if (end == bound.end && bound.more) {
+    return SECRET_MORE;
+  }
   found->start = start;
   found->end = end;
   found->whole = true;
   found->rest = end == bound.end && bound.cut ? SECRET_UNSPACED : 0;
   return SECRET_FOUND;
+}
+
+// The value without the dots at its end, which belong to the sentence.
+static struct piece undotted(const struct secret_view *v, const struct assignment *a) {
+  struct piece value = {v->text + a->start, a->end - a->start};
+  while (a->quote == 0 && !a->cut && value.size > 0 && value.text[value.size - 1] == '.') {
+    value.size--;
+  }
+  return value;
 }
 
 enum secret_verdict secret_by_key(const struct secret_view *v, struct secret *found) {
@@ -370,21 +399,18 @@ enum secret_verdict secret_by_key(const struct secret_view *v, struct secret *fo
   if (verdict != SECRET_FOUND) {
     return verdict;
   }
-  // A dot at the end belongs to the sentence.
-  struct piece value = {v->text + a.start, a.end - a.start};
-  while (a.quote == 0 && !a.cut && value.size > 0 && value.text[value.size - 1] == '.') {
-    value.size--;
-  }
-  if (!is_secret_value(&a, value)) {
+  if (!is_secret_value(&a, undotted(v, &a))) {
     return SECRET_NONE;
   }
+  verdict = follow_value(v, bound, &a);
+  if (verdict != SECRET_FOUND) {
+    return verdict;
+  }
   found->start = a.start;
-  found->end = a.start + value.size;
+  found->end = a.start + undotted(v, &a).size;
   found->whole = a.sureness == NAME_PASSWORD || a.cut;
   if (a.cut) {
-    found->rest = a.quote == 0     ? SECRET_UNSPACED
-                  : a.quote == '"' ? SECRET_IN_DOUBLE
-                                   : SECRET_IN_SINGLE;
+    found->rest = a.quote == 0 ? a.class : a.quote == '"' ? SECRET_IN_DOUBLE : SECRET_IN_SINGLE;
   }
   return SECRET_FOUND;
 }

@@ -112,7 +112,14 @@ static enum secret_verdict try_prefix(const struct secret_view *v, const struct 
     return bound.more ? SECRET_MORE : SECRET_NONE;
   }
   size_t body = start + p->size;
-  size_t end = secret_run(v, body, bound.end, p->class);
+  size_t end = secret_run(v, body, secret_judged_end(bound, body), p->class);
+  if (end == bound.end && bound.more) {
+    return SECRET_MORE;
+  }
+  if (end - body < p->min || (p->dense && !secret_is_dense(v->text + body, end - body, 10))) {
+    return SECRET_NONE;
+  }
+  end = secret_run(v, end, bound.end, p->class);
   if (end == bound.end && bound.more) {
     return SECRET_MORE;
   }
@@ -123,9 +130,6 @@ static enum secret_verdict try_prefix(const struct secret_view *v, const struct 
     end--;
   }
   if (end - body < p->min) {
-    return SECRET_NONE;
-  }
-  if (p->dense && !secret_is_dense(v->text + body, end - body, 10)) {
     return SECRET_NONE;
   }
   found->start = start;

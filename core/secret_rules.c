@@ -119,17 +119,20 @@ static enum secret_verdict web_token(const struct secret_view *v, struct secret 
   if (secret_word_before(v) != 2 || memcmp(v->text + v->at - 2, "ey", 2) != 0) {
     return SECRET_NONE;
   }
-  size_t header = secret_run(v, v->at, bound.end, SECRET_TOKEN);
-  size_t payload = header;
-  if (header < bound.end && v->text[header] == '.') {
-    payload = secret_run(v, header + 1, bound.end, SECRET_TOKEN);
+  size_t longest = bound.end - v->at < 512 ? bound.end : v->at + 512;
+  size_t header = secret_run(v, v->at, longest, SECRET_TOKEN);
+  if (header == bound.end && bound.more) {
+    return SECRET_MORE;
   }
-  size_t end = secret_run(v, payload, bound.end, SECRET_TOKEN_DOT);
+  if (header == longest || v->text[header] != '.' || header - v->at < 8) {
+    return SECRET_NONE;
+  }
+  size_t payload = secret_run(v, header + 1, bound.end, SECRET_TOKEN);
+  size_t end = payload - header < 8 ? payload : secret_run(v, payload, bound.end, SECRET_TOKEN_DOT);
   if (end == bound.end && bound.more) {
     return SECRET_MORE;
   }
-  bool is_token = header - v->at >= 8 && payload - header >= 8;
-  if (!is_token || !(end > payload || (end == bound.end && bound.cut))) {
+  if (payload - header < 8 || !(end > payload || (end == bound.end && bound.cut))) {
     return SECRET_NONE;
   }
   found->start = v->at - 2;
@@ -304,7 +307,7 @@ static enum secret_verdict bot_token(const struct secret_view *v, struct secret 
   if (same != 1) {
     return same == 0 ? SECRET_NONE : SECRET_MORE;
   }
-  size_t end = secret_run(v, v->at + 1, bound.end, SECRET_TOKEN);
+  size_t end = secret_run(v, v->at + 1, secret_judged_end(bound, v->at + 1), SECRET_TOKEN);
   if (end == bound.end && bound.more) {
     return SECRET_MORE;
   }

@@ -19,6 +19,9 @@ enum {
   SECRET_LOOK_BACK = 256, // a rule reads no further back than this
   SECRET_WORD_MAX = 16,   // a secret begins at most so many letters and digits before its trigger
   SECRET_LOOK_AHEAD = 4096,
+  // Whether a run of characters is a secret is judged by its first so many; only what is one is
+  // followed to its end. Else text that is full of triggers would be read hundreds of times.
+  SECRET_JUDGED = 128,
   SECRET_KEY_AHEAD = 16384 // for PEM
 };
 
@@ -52,6 +55,10 @@ struct secret_bound {
   bool cut;  // at end: the distance that the rule may look ahead is used up
 };
 struct secret_bound secret_bound(const struct secret_view *v, size_t ahead);
+// The part of it in which a run that starts at `from` is judged.
+static inline size_t secret_judged_end(struct secret_bound bound, size_t from) {
+  return bound.end - from < SECRET_JUDGED ? bound.end : from + SECRET_JUDGED;
+}
 
 enum secret_verdict { SECRET_NONE, SECRET_MORE, SECRET_FOUND };
 struct secret {
