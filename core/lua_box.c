@@ -83,7 +83,7 @@ static void *resize(struct box *box, void *old, size_t old_size, size_t size) {
     box->arena_used += taken;
     return block;
   }
-  if (!in_arena(box, old)) {
+  if (old == NULL || !in_arena(box, old)) {
     return realloc(old, size);
   }
   void *block = malloc(size);

@@ -34,7 +34,7 @@ static bool settle(lua_State *B, struct pattern *p, int found, uint64_t steps) {
     box_hit(B, BOX_INSTRUCTIONS);
   }
   if (found < 0) {
-    luaL_error(B, "%s", p->problem);
+    luaL_error(B, "%s", p != NULL ? p->problem : err_text(found));
   }
   return found > 0;
 }

@@ -97,6 +97,11 @@ static bool is_class(unsigned char letter) {
          ((letter >= 'a' && letter <= 'z') || (letter >= 'A' && letter <= 'Z'));
 }
 
+// Whether a byte may mean more than itself where an item can begin.
+static bool is_special(unsigned char byte) {
+  return byte != 0 && strchr("^$*+?.([%-)", byte) != NULL;
+}
+
 static bool in_class(unsigned char byte, unsigned char letter) {
   bool complement = letter < 'a';
   return in_lower_class(byte, letter | 0x20) != complement;
@@ -228,7 +233,7 @@ static bool repeats(const struct compiler *c, const unsigned char *at) {
 static void add_bytes(struct compiler *c) {
   const unsigned char *from = c->at;
   const unsigned char *to = from + 1;
-  while (to < c->stop && memchr("^$*+?.([%-)", *to, 11) == NULL && !repeats(c, to + 1)) {
+  while (to < c->stop && !is_special(*to) && !repeats(c, to + 1)) {
     to++;
   }
   if (to - from == 1 || repeats(c, from + 1)) {
@@ -650,7 +655,7 @@ int pattern_search(struct pattern *p, const char *subject, size_t length, size_t
 
 bool pattern_is_plain(const char *text, size_t length) {
   for (size_t i = 0; i < length; i++) {
-    if (memchr("^$*+?.([%-", text[i], 10) != NULL) {
+    if (is_special((unsigned char)text[i]) && text[i] != ')') {
       return false;
     }
   }

@@ -127,7 +127,8 @@ describe("a chain of policies", function()
   end)
 
   it("replaces a call's arguments 8 times at most", function()
-    assert(open({ file("before = function(call) return replace({ n = call.arguments.n + 1 }) end") }))
+    assert(open({ file("before = function(call) return replace({ n = call.arguments.n + 1 }) "
+      .. "end") }))
     local decision = before()
     assert.equal("deny", decision.action)
     assert.equal("policy p1: the arguments were replaced more than 8 times", decision.reason)
@@ -154,11 +155,13 @@ describe("a chain of policies", function()
     denied("before = function() return (wait(0/0)) end", "wait(ms) needs a time")
     denied("before = function() return (replace(1)) end", "replace(arguments) needs a table")
     denied("before = function()\nwhile true do end end", path:format(12, 3) .. "ran more than")
-    denied("before = function()\nwhile true do pcall(error) end end", path:format(13, 3) .. "ran more")
+    denied("before = function()\nwhile true do pcall(error) end end", path:format(13,
+      3) .. "ran more")
     denied("before = function()\nlocal x = ('a'):rep(30000):find(('a-'):rep(8) .. 'b') end",
       path:format(14, 3) .. "ran more than")
     denied("before = function()\nlocal t = {} while true do t[#t + 1] = {} end end",
-      path:format(15, 3) .. "needed more than 3000000 bytes", { limits = { memory_bytes = 3000000, milliseconds = 60000 } })
+      path:format(15, 3) .. "needed more than 3000000 bytes", { limits = { memory_bytes = 3000000,
+        milliseconds = 60000 } })
     denied("before = function() return ('x'):rep(30000):find(('x-'):rep(8) .. 'y') end",
       dir .. "/p16.lua: ran more than")
     denied("before = function() return answer(function() end) end", "cannot be passed: a function")
@@ -166,7 +169,8 @@ describe("a chain of policies", function()
   end)
 
   it("goes on with other calls after a strike", function()
-    assert(open({ file("before = function(call)\nwhile call.tool == 'loop' do end return allow() end") }))
+    assert(open({ file("before = function(call)\nwhile call.tool == 'loop' do end return "
+      .. "allow() end") }))
     for _ = 1, 3 do
       assert.equal("deny", before({ id = 1, tool = "loop", arguments = {} }).action)
       assert.equal("allow", before({ id = 2, tool = "echo", arguments = {} }).action)
@@ -288,9 +292,11 @@ describe("a chain of policies", function()
     for i = 1, 3 do
       files[i] = file("before = function(call, ctx) ctx.operator.set('open', "
         .. "(ctx.operator.get('open') or 0) + 1) return allow() end,\n"
-        .. "after = function(call, reply, ctx) ctx.operator.set('open', ctx.operator.get('open') - 1) "
+        .. "after = function(call, reply, ctx) ctx.operator.set('open', "
+          .. "ctx.operator.get('open') - 1) "
         .. "ctx.run.n = (ctx.run.n or 0) + 1 " .. (i == 2
-        and "if reply.error and ctx.run.n < 4 then return again(1) end " or "") .. "return reply end")
+        and "if reply.error and ctx.run.n < 4 then return again(1) end " or "") .. "return "
+          .. "reply end")
     end
     assert(open(files, { operator = operator }))
     local call = { id = 1, tool = "echo", arguments = {}, idempotent = true }
@@ -334,9 +340,11 @@ describe("a chain of policies", function()
   end)
 
   it("counts the calls that all policies have allowed", function()
-    assert(open({ file("before = function(call, ctx) if call.tool == 'no' then return deny('no') end "
+    assert(open({ file("before = function(call, ctx) if call.tool == 'no' then return "
+      .. "deny('no') end "
       .. "if ctx.calls_made == 2 then return deny('two made') end return allow() end") }))
-    for _, row in ipairs({ { "a", "allow" }, { "no", "deny" }, { "b", "allow" }, { "c", "deny" } }) do
+    for _, row in ipairs({ { "a", "allow" }, { "no", "deny" }, { "b", "allow" }, { "c",
+      "deny" } }) do
       assert.equal(row[2], before({ id = 1, tool = row[1], arguments = {} }).action)
     end
   end)
@@ -358,8 +366,10 @@ describe("a chain of policies", function()
       chain = nil
       return err.msg
     end
-    assert.is_truthy(refusal(file("place = function() return deny('too late') end")):find("too late"))
-    assert.is_truthy(refusal(file("place = function() return 'local' end")):find("no candidate called"))
+    assert.is_truthy(refusal(file("place = function() return deny('too late') end")):find("too "
+      .. "late"))
+    assert.is_truthy(refusal(file("place = function() return 'local' end")):find("no candidate "
+      .. "called"))
     assert.is_truthy(refusal(file("place = function() return 7 end")):find("place must return"))
     assert.is_truthy(refusal(file("place = function()\nerror('x') end")):find("lua:3: x"))
   end)
@@ -372,7 +382,8 @@ describe("a chain of policies", function()
     assert.equal("***", changed.output)
     assert.is_true(json.is_array(changed.calls))
     for _, body in ipairs({
-      "error('x')", "return nil", "result.output = nil return result", "result.calls = 7 return result",
+      "error('x')", "return nil", "result.output = nil return result", "result.calls = 7 "
+        .. "return result",
     }) do
       chain:close()
       assert(open({ file("finish = function(result) " .. body .. " end") }))
@@ -396,7 +407,8 @@ describe("a chain of policies", function()
     assert.is_truthy(problem("return {\n  name = = 1 }"):find("^bad1.lua:2: "))
     assert.equal("bad2.lua:2: x", problem("local t = {}\nerror('x')"))
     assert.is_truthy(problem("\nreturn 7"):find("^bad3.lua:2: a policy file returns a table"))
-    assert.is_truthy(problem("return { summary = 's' }"):find("^bad4.lua:1: the policy has no name"))
+    assert.is_truthy(problem("return { summary = 's' }"):find("^bad4.lua:1: the policy has no "
+      .. "name"))
     assert.is_truthy(problem("return { name = 'n',\n summary = 's',\n befor = error }")
       :find("^bad5.lua:3: a policy has no field 'befor'"))
     assert.is_truthy(problem("return { name = 'n', summary = 's',\n after = 7 }")
@@ -405,7 +417,8 @@ describe("a chain of policies", function()
     assert.is_truthy(problem("while true do end"):find("^bad8.lua:1: ran more than"))
     assert.is_truthy(problem("return os.time()"):find("^bad9.lua:1: attempt to index global 'os'"))
     assert.is_truthy(problem(string.dump(function() end)):find("compiled code"))
-    assert.is_truthy(problem("return { name = 'n', summary = 's', before = allow }", { x = 1 }):find("x"))
+    assert.is_truthy(problem("return { name = 'n', summary = 's', before = allow }",
+      { x = 1 }):find("x"))
     local none, err = open({ { path = dir .. "/none.lua" } })
     assert.is_nil(none)
     assert.equal("not_found", err.kind)

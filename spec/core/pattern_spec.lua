@@ -109,10 +109,12 @@ describe("patterns of a box", function()
   end)
 
   it("agree with Lua's on texts that people match", function()
-    local text = "From: A. Person <a.person@example.org>\nDate: 2024-03-01T12:00:00Z\n[x] = 'y' -- 1e5\n"
+    local text = "From: A. Person <a.person@example.org>\nDate: 2024-03-01T12:00:00Z\n[x] = "
+      .. "'y' -- 1e5\n"
     for _, pattern in ipairs({
       "(%w+)%s*=%s*(%w+)", "<([^>]+)>", "(%d%d%d%d)-(%d%d)-(%d%d)", "^From:%s*(.-)\n", "%b<>",
-      "%f[%w]%w+%f[%W]", "([%w.]+)@([%w.]+)", "(['\"])(.-)%1", "\n$", "()%s+()", "[^\n]*\n?", "%-%-.*$",
+      "%f[%w]%w+%f[%W]", "([%w.]+)@([%w.]+)", "(['\"])(.-)%1", "\n$", "()%s+()", "[^\n]*\n?",
+        "%-%-.*$",
     }) do
       compare("find", text, pattern)
       compare("gmatch", text, pattern)

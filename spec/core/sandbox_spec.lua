@@ -12,12 +12,13 @@ local function box_with(body, options)
     own[key] = value
   end
   local box = assert(sandbox.new(own))
-  assert(box:load("return {\ngo = function(...)\n" .. body .. "\nend,\nfine = function() return 'fine' end }",
+  assert(box:load("return {\ngo = function(...)\n" .. body .. "\nend,\nfine = function() "
+    .. "return 'fine' end }",
     "@box.lua"))
   return box
 end
 
--- Runs body in a box of its own, and checks that the box still answers, or that it says it does not.
+-- Runs body in a box of its own, and checks that the box still answers, or says that it does not.
 local function run(body, options)
   local box = box_with(body, options)
   local results = { box:call("go") }
@@ -65,7 +66,8 @@ describe("a sandbox", function()
   end)
 
   it("has just the globals that are listed", function()
-    fine("_G _VERSION array assert error getmetatable ipairs math next null pairs pcall rawequal rawget "
+    fine("_G _VERSION array assert error getmetatable ipairs math next null pairs pcall "
+      .. "rawequal rawget "
       .. "rawset select setmetatable string table tonumber tostring type unpack xpcall", [[
       local names = {}
       for name in pairs(_G) do names[#names + 1] = name end
@@ -95,25 +97,30 @@ describe("a sandbox", function()
       "::top:: goto top",
       "for _ in function() return 1 end do end",
     }) do
-      assert.is_truthy(refused("INSTRUCTIONS", body):find("^box.lua:%d+: ran more than 2000000"), body)
+      assert.is_truthy(refused("INSTRUCTIONS", body):find("^box.lua:%d+: ran more than 2000000"),
+        body)
     end
   end)
 
   it("lets nobody swallow a strike", function()
     for _, body in ipairs({
       "while true do pcall(function() while true do end end) end",
-      "while true do xpcall(function() while true do end end, function() while true do end end) end",
+      "while true do xpcall(function() while true do end end, function() while true do end "
+        .. "end) end",
       "xpcall(function() while true do end end, function() while true do end end) return 1",
       "xpcall(error, function() while true do end end) return 1",
       "xpcall(error, function() xpcall(error, function() while true do end end) end) return 1",
       "while true do pcall(pcall, pcall, error) end",
       "local t = setmetatable({}, { __index = function(t, k) while true do end end }) return t.x",
-      "local t = setmetatable({}, { __index = function(t, k) return t[k + 1] end }) pcall(function() "
+      "local t = setmetatable({}, { __index = function(t, k) return t[k + 1] end }) "
+        .. "pcall(function() "
         .. "return t[1] end) while true do end",
       "local t = setmetatable({}, { __tostring = function() while true do end end }) tostring(t)",
-      "local t = setmetatable({}, { __tostring = function() while true do end end }) pcall(error, t) "
+      "local t = setmetatable({}, { __tostring = function() while true do end end }) "
+        .. "pcall(error, t) "
         .. "return ('%s'):format(t)",
-      "local t = setmetatable({}, { __lt = function() while true do end end }) table.sort({ t, t })",
+      "local t = setmetatable({}, { __lt = function() while true do end end }) table.sort({ t, "
+        .. "t })",
       "table.sort({ 1, 2, 3 }, function() while true do end end)",
       "local x = ('abc'):gsub('.', function() while true do end end)",
       "getmetatable('').__index = function() while true do end end return ('x').y",
@@ -164,7 +171,8 @@ describe("a sandbox", function()
       "local t = {} while true do t[#t + 1] = ('x'):rep(1000) .. #t end",
       "local s = 'x' while true do s = s .. s end",
       "local t = {} while true do pcall(function() while true do t[#t + 1] = {} end end) end",
-      "local t = {} while true do xpcall(function() while true do t[{}] = 1 end end, function() end) end",
+      "local t = {} while true do xpcall(function() while true do t[{}] = 1 end end, "
+        .. "function() end) end",
       "local t = {} for i = 1, 1e4 do t[i] = ('x'):rep(1e5) end return #table.concat(t)",
       "return (('x'):rep(1e6):gsub('x', ('y'):rep(100)))",
     }) do
@@ -189,7 +197,8 @@ describe("a sandbox", function()
   end)
 
   it("goes on after a strike when its memory comes back", function()
-    local box = box_with("local t = {} while true do t[#t + 1] = {} end", { memory_bytes = 1000000 })
+    local box = box_with("local t = {} while true do t[#t + 1] = {} end",
+      { memory_bytes = 1000000 })
     for _ = 1, 20 do
       local ok, _, code = box:call("go")
       assert.is_nil(ok)
@@ -205,7 +214,8 @@ describe("a sandbox", function()
       local box, _, code = sandbox.new({ memory_bytes = bytes, callbacks = { f = print } })
       if box then
         made = made + 1
-        local ok, value, problem = box:load("return { go = function() return {} end }", "@small.lua")
+        local ok, value, problem = box:load("return { go = function() return {} end }",
+          "@small.lua")
         assert.is_truthy(ok or problem == "MEMORY", tostring(value))
         if ok then
           ok, value, problem = box:call("go")
@@ -248,7 +258,8 @@ describe("a sandbox", function()
     refused("RAISED", "local t t = setmetatable({}, { __tostring = function() "
       .. "return ('%s'):format(t) end }) return tostring(t)")
     fine(false, "local function f() return (pcall(f)) and false end return f()")
-    refused("RAISED", "local t = {} t = setmetatable(t, { __index = t }) setmetatable(t, { __index = "
+    refused("RAISED", "local t = {} t = setmetatable(t, { __index = t }) setmetatable(t, { "
+      .. "__index = "
       .. "function(_, k) return t[k] + 1 end }) return t.x")
   end)
 
@@ -270,7 +281,8 @@ describe("a sandbox", function()
   end)
 
   it("keeps pcall and xpcall as they are for ordinary errors", function()
-    fine({ false, "box.lua:3: x", 7 }, "local ok, e = pcall(function() error('x') end) return { ok, e, 7 }")
+    fine({ false, "box.lua:3: x", 7 }, "local ok, e = pcall(function() error('x') end) return "
+      .. "{ ok, e, 7 }")
     fine({ true, 1, 2 }, "return { pcall(function(...) return ... end, 1, 2) }")
     fine({ false, "box.lua:3: x!" }, "return { xpcall(function() error('x') end, function(e) "
       .. "return e .. '!' end) }")
@@ -293,9 +305,11 @@ describe("a sandbox", function()
       for i = 1, n do
         down[i] = list[n + 1 - i]
       end
-      fine(down, "local t = " .. source .. " table.sort(t, function(a, b) return a > b end) return t")
+      fine(down, "local t = " .. source .. " table.sort(t, function(a, b) return a > b end) "
+        .. "return t")
     end
-    fine({ "z", "a", "m", "b", "e" }, "local t = { 'a', 'b' } table.insert(t, 'e') table.insert(t, 1, 'z') "
+    fine({ "z", "a", "m", "b", "e" }, "local t = { 'a', 'b' } table.insert(t, 'e') "
+      .. "table.insert(t, 1, 'z') "
       .. "table.insert(t, 3, 'm') return t")
     refused("RAISED", "table.sort({ 1, 'x' })")
     refused("RAISED", "table.insert({}, 5, 1)")
@@ -328,7 +342,8 @@ describe("a sandbox", function()
     refused("DEPTH", "local t = {} t.t = t return t")
     refused("DEPTH", "local t = {} for _ = 1, 100 do t = { t } end return t")
     refused("LIMIT", "local t = {} for _ = 1, 40 do t = { t, t } end return t")
-    refused("LIMIT", "local s = ('x'):rep(1e6) local t = {} for i = 1, 100 do t[i] = s end return t")
+    refused("LIMIT", "local s = ('x'):rep(1e6) local t = {} for i = 1, 100 do t[i] = s end "
+      .. "return t")
     refused("LIMIT", "return unpack({}, 1, 200)")
     refused("TYPE", "return function() end")
     refused("TYPE", "return { pcall }")
@@ -357,7 +372,8 @@ describe("a sandbox", function()
       rawset(table, "concat", nil)
       setmetatable(_G, { __index = error, __newindex = error })
       return 1]])
-    local second = box_with("return ('%d'):format(7) .. table.concat({ 'x' }) .. tostring(pcall(error))")
+    local second = box_with("return ('%d'):format(7) .. table.concat({ 'x' }) .. "
+      .. "tostring(pcall(error))")
     assert.same({ true, 1 }, { first:call("go") })
     assert.same({ true, "7xfalse" }, { second:call("go") })
     assert.equal("7", ("%d"):format(7))

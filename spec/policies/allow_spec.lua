@@ -22,7 +22,8 @@ describe("the allow policy", function()
   end)
 
   it("binds commands as a whole", function()
-    local options = { tools = { "terminal" }, commands = { "ls [%w%-./ ]*", "git status", "echo .*" } }
+    local options = { tools = { "terminal" }, commands = { "ls [%w%-./ ]*", "git status",
+      "echo .*" } }
     local function terminal(command)
       return (decide(options, "terminal", { command = command }))
     end
@@ -49,7 +50,8 @@ describe("the allow policy", function()
       assert.equal("allow", reads(path), path)
     end
     for _, path in ipairs({
-      "/etc/passwd", "srcs/a", "src/../x", "src/..", "/srv/data/../x", "/srv/database", "./src/a", ".",
+      "/etc/passwd", "srcs/a", "src/../x", "src/..", "/srv/data/../x", "/srv/database", "./src/a",
+        ".",
     }) do
       assert.equal("deny", reads(path), path)
     end

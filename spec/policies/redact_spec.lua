@@ -69,6 +69,7 @@ describe("the redact policy", function()
     local changed = reply_through({ patterns = { ("a-"):rep(8) .. "b" } },
       { outcome = "done", result = ("a"):rep(30000) })
     assert.is_nil(changed.result)
-    assert.is_truthy(changed.error.message:find("redact.lua:%d+: ran more than"), changed.error.message)
+    assert.is_truthy(changed.error.message:find("redact.lua:%d+: ran more than"),
+      changed.error.message)
   end)
 end)
