@@ -214,7 +214,7 @@ static bool is_placeholder(struct piece value, struct piece name) {
       "self",     "data",        "file",    "must",     "is",       "the",       "a",
       "masked",   "credentials", "basic",   "bearer",   NULL};
   if (value.size == 0 || strchr("$<{%*[(:", value.text[0]) != NULL ||
-      piece_is_one_of(value, words)) {
+      (value.size < 16 && piece_is_one_of(value, words))) {
     return true;
   }
   // Our own masks, and those of others.
@@ -275,8 +275,7 @@ static bool is_weak_secret(const struct assignment *a, struct piece value) {
   bool is_code = a->quote == 0 && strchr("([{<", a->stop) != NULL && a->stop != '\0';
   // A bare "key" is most often the name of an entry, and then hashes are common.
   bool needs_both_cases = piece_is(a->name, "key");
-  return !is_code && !l.blank && secret_is_dense(value.text, value.size, 16) &&
-         (!needs_both_cases || (l.lower && l.upper));
+  return !is_code && !l.blank && (!needs_both_cases || (l.lower && l.upper));
 }
 
 static bool is_quoted_secret(const struct assignment *a, struct piece value, struct looks l) {
@@ -321,6 +320,10 @@ static bool is_bare_secret(const struct assignment *a, struct piece value, struc
 }
 
 static bool is_secret_value(const struct assignment *a, struct piece value) {
+  // The cheapest question first: it answers most.
+  if (a->sureness == NAME_WEAK && !secret_is_dense(value.text, value.size, 16)) {
+    return false;
+  }
   if (is_placeholder(value, a->name) || is_path(value)) {
     return false;
   }
