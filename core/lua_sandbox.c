@@ -8,6 +8,7 @@
 #include "bind.h"
 #include "err.h"
 #include "lua_box.h"
+#include "modules.h"
 
 #define TYPE "farcall.sandbox"
 
