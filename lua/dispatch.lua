@@ -207,7 +207,7 @@ end
 ---Takes a request from the link. respond(reply) is called exactly once; a run that has ended
 ---refuses. Nothing waits here: the call lives in a task of its own.
 ---@param request {tool: string, args: table}
----@param respond fun(reply: table): boolean
+---@param respond fun(reply: table): boolean, string?
 function dispatch:call(request, respond)
   if self.closed then
     return respond(refusal("refused", "the run has ended"))
@@ -242,12 +242,15 @@ function dispatch:call(request, respond)
       reply = after(self, record, call, reply, outcome)
     end)
     record.error = reply.error and reply.error.message
-    respond(reply)
+    local _, unsendable = respond(reply)
+    if unsendable then
+      record.outcome, record.error = "failed", unsendable
+    end
     record.duration = task.now() - arrived
     record.link = record.duration - record.policy - record.tool_time
     self.run.journal:event("reply", {
       id = record.id, tool = not record.dispatched and record.tool or nil,
-      outcome = outcome, duration = record.duration, error = record.error,
+      outcome = record.outcome, duration = record.duration, error = record.error,
       traceback = record.traceback,
     })
     record.traceback = nil

@@ -14,6 +14,7 @@ local schema = require("farcall.schema")
 local shell = require("farcall.shell")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
+local watchdog = require("farcall.core.watchdog")
 
 ---@class farcall.Engine
 local engine = {}
@@ -39,10 +40,27 @@ engine.__index = engine
 ---@field call? fun(record: farcall.CallRecord) a call has ended
 ---@field ask? async fun(question: string): boolean a policy wants a human's word
 
+-- Lua that holds the loop holds up every call: it is told after the first, and stopped after the
+-- second of these times.
+local HELD_TOLD_MS, HELD_STOPPED_MS = 200, 2000
+
+-- Files of the tree that this one is in are not to blame, and not to be stopped half-way.
+local OWN = debug.getinfo(1, "S").source:match("^@(.*/)[^/]*$")
+
+---Must be called in a task; the engine lives on its loop, until engine:close.
 ---@param cfg farcall.Config
 ---@return farcall.Engine
 function engine.new(cfg)
+  local function held(where, held_ms, stopped)
+    if cfg.log then
+      cfg.log("warning", ("%s held everything up for %d ms%s"):format(where, held_ms,
+        stopped and " and was stopped" or ""))
+    end
+  end
+  local guard = assert(watchdog.new(task.loop(),
+    { warn_ms = HELD_TOLD_MS, stop_ms = HELD_STOPPED_MS, own = OWN }, held))
   return setmetatable({
+    guard = guard,
     cfg = cfg, catalog = catalog.new(cfg), runs = {},
     -- What policies keep for longer than a run, by policy.
     operator = {},
@@ -283,16 +301,21 @@ end
 
 ---Ends every run that is under way.
 ---@param signal_name string
+---@return boolean any whether there was one
 function engine:interrupt(signal_name)
+  local any = false
   for run in pairs(self.runs) do
     run:stop("interrupted", "interrupted by SIG" .. signal_name)
+    any = true
   end
+  return any
 end
 
 ---Closes the environments that are this process' own. Call it when no run is under way.
 ---@async
 function engine:close()
   task.shield(self.environments.close, self.environments)
+  self.guard:close()
 end
 
 return engine

@@ -216,8 +216,8 @@ end
 ---@return farcall.Error? err
 ---@nodiscard
 function files.read(ctx, op, path, options)
-  if ctx.read_file then
-    local bytes, err = ctx.read_file(path, { offset = options.offset or 0, max = options.max })
+  if ctx.env and ctx.env.get then
+    local bytes, err = ctx.env:get(path, { offset = options.offset or 0, max = options.max })
     if bytes then
       return bytes
     end

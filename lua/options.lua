@@ -212,6 +212,9 @@ local function converted(value, declaration)
     end
     words[i] = tostring(choice)
   end
+  if declaration.secret then
+    return nil, "is none of the values that it may have"
+  end
   return nil, ("must be one of %s, not %s"):format(table.concat(words, ", "),
     shown(value, declaration)), did_you_mean(result, words)
 end

@@ -4,6 +4,7 @@
 local atomicfile = require("farcall.core.atomicfile")
 local dispatch = require("farcall.dispatch")
 local errors = require("farcall.errors")
+local files = require("farcall.files")
 local fs = require("farcall.core.fs")
 local json = require("farcall.core.json")
 local oneshot = require("farcall.oneshot")
@@ -15,6 +16,7 @@ local task = require("farcall.task")
 local uds = require("farcall.transports.uds")
 
 local MODE_PRIVATE = 384 -- 0600
+local MAX_FILE_BYTES = 64 * 1024 * 1024
 
 ---@class farcall.Run
 ---@field id string
@@ -66,6 +68,28 @@ local function tool_context(run)
   function ctx.shell(spec)
     persistent = persistent or shell.new(env)
     return persistent:run(spec)
+  end
+
+  ---@async
+  function ctx.read_file(path, options)
+    local op = "read " .. path
+    local absolute, err = files.resolve(ctx, op, path)
+    if not absolute then
+      return nil, err
+    end
+    options = options or {}
+    return files.read(ctx, op, absolute,
+      { offset = options.offset, max = options.max or MAX_FILE_BYTES })
+  end
+
+  ---@async
+  function ctx.write_file(path, bytes, options)
+    local op = "write " .. path
+    local absolute, err = files.resolve(ctx, op, path)
+    if not absolute then
+      return nil, err
+    end
+    return files.write(ctx, op, absolute, bytes, options)
   end
 
   function ctx.log(text)

@@ -127,7 +127,8 @@ for name, args in [("raises", {}), ("fails", {}), ("none", {}), ("typed", {"n": 
         none = tool(function() end),
         typed = tool(function()
           return 1
-        end, { type = "object", properties = { n = { type = "integer" } } }),
+        end, { type = "object", properties = { n = { type = "integer" } },
+          additionalProperties = false }),
       },
     })
     local outcomes = {}

@@ -322,10 +322,17 @@ except OSError as problem:
   end)
 
   it("with an unknown interpreter is refused", function()
-    engines.with({ environ = { PATH = "/nowhere" } }, function(one)
-      local result = assert(one:run({ script = "print(1)", language = "python" }))
+    local dir = helper.scratch()
+    helper.write(dir .. "/klingon.lua", [[
+return {
+  language = "klingon", extensions = { "kl" }, interpreter = { "klingon7", "klingon" },
+  render = function() return { { name = "x", text = "x" } } end,
+}]])
+    engines.with({ stub_path = { dir } }, function(one)
+      local result = assert(one:run({ script = "print(1)", language = "klingon" }))
       assert.equal("error", result.status)
-      assert.matches("python3", result.error)
+      assert.equal("not_found", result.error_kind)
+      assert.matches("klingon7", result.error)
     end)
   end)
 end)

@@ -75,14 +75,16 @@ end
 local Connection = {}
 Connection.__index = Connection
 
+---@return boolean sent
+---@return string? problem why the reply could not be sent as it is, and an error went in its place
 function Connection:send(reply)
   if self.closed then
     return false
   end
   local text, problem = json.encode(reply)
   if not text then
-    local message = "the result cannot be sent: " .. problem
-    text = assert(json.encode(failure(reply.id, "failed", message)))
+    problem = "the result cannot be sent: " .. problem
+    text = assert(json.encode(failure(reply.id, "failed", problem)))
   end
   local pending = self.io:write(text .. "\n")
   if not pending then
@@ -97,7 +99,7 @@ function Connection:send(reply)
       self:pace()
     end)
   end
-  return true
+  return true, problem
 end
 
 ---Reads from the connection, or not, as its unread replies and unanswered calls allow.
@@ -154,9 +156,9 @@ function Connection:line(line)
   self.server.on_request(request, function(reply)
     reply.id = id
     self.in_flight = self.in_flight - 1
-    local sent = self:send(reply)
+    local sent, problem = self:send(reply)
     self:pace()
-    return sent
+    return sent, problem
   end)
 end
 
@@ -248,8 +250,9 @@ end
 ---Serves calls on `path`, which must be in a directory that only this user can enter.
 ---@param path string
 ---@param token string of this run
----@param on_request fun(request: table, reply: fun(reply: table): boolean) called on the loop for
----each good request; reply must be called exactly once, with {result} or {error}
+---@param on_request fun(request: table, reply: fun(reply: table): boolean, string?) called on the
+---loop for each good request; reply must be called exactly once, with {result} or {error}, and
+---returns whether it was sent, and what of it could not be
 ---@return farcall.uds.Server?
 ---@return string? message
 ---@return string? code

@@ -28,7 +28,10 @@ int main(int argc, char **argv) {
   lua_setglobal(L, "arg");
   int failed = luaL_loadfile(L, argv[1]) != 0 || lua_pcall(L, 0, 0, 0) != 0;
   if (failed) {
-    fprintf(stderr, "%s\n", lua_tostring(L, -1));
+    // busted ends with an error without a message once it has told everything.
+    if (!lua_isnil(L, -1)) {
+      fprintf(stderr, "%s\n", lua_tostring(L, -1));
+    }
   }
   lua_close(L);
   return failed;
