@@ -378,7 +378,7 @@ size_t json_number_write(double value, char text[JSON_NUMBER_ROOM]) {
   if (value <= JSON_EXACT_MAX && value == (double)(uint64_t)value) {
     return (size_t)(p - text) + write_integer((uint64_t)value, p);
   }
-  struct digits digits;
+  struct digits digits = {0};
   if (!short_digits(value, &digits)) {
     long_digits(value, &digits);
   }

@@ -266,8 +266,11 @@ static int l_encode(lua_State *L) {
 // What is encoded as it is must not break the lines of a protocol: outside of strings a line break
 // is as good as a space, and inside there is none.
 static void copy_raw(char *to, const char *from, size_t size) {
+  memcpy(to, from, size);
   for (size_t i = 0; i < size; i++) {
-    to[i] = from[i] == '\n' || from[i] == '\r' ? ' ' : from[i];
+    if (to[i] == '\n' || to[i] == '\r') {
+      to[i] = ' ';
+    }
   }
 }
 

@@ -103,10 +103,9 @@ static int refuse(struct encoder *encoder, const struct step *step, int code, co
 }
 
 static int refuse_type(struct encoder *encoder, const struct step *step) {
-  const char *type = luaL_typename(encoder->L, -1);
-  char reason[64] = "a ";
-  strncat(reason, type, 20);
-  strcat(reason, " has no JSON");
+  luaL_checkstack(encoder->L, 4, "no room for a message");
+  const char *reason =
+      lua_pushfstring(encoder->L, "a %s has no JSON", luaL_typename(encoder->L, -1));
   return refuse(encoder, step, ERR_TYPE, reason);
 }
 
