@@ -49,13 +49,23 @@ static bool find_tree(char *tree, size_t size) {
   return false;
 }
 
-// Puts the tree in front of package.path. C modules and other Lua modules are found as by LuaJIT.
-static void set_path(lua_State *L, const char *tree) {
+// Puts the places `first` in front of package[field], and takes the current directory out of it:
+// what lies there is not to be run because somebody started farcall beside it.
+static void set_path(lua_State *L, const char *field, const char *first, const char *here) {
   lua_getglobal(L, "package");
-  lua_getfield(L, -1, "path");
-  lua_pushfstring(L, "%s/?.lua;%s/?/init.lua;%s", tree, tree, lua_tostring(L, -1));
-  lua_setfield(L, -3, "path");
-  lua_pop(L, 2);
+  lua_getfield(L, -1, field);
+  lua_pushfstring(L, "%s;%s;", first, lua_tostring(L, -1));
+  luaL_gsub(L, lua_tostring(L, -1), here, ";");
+  lua_setfield(L, -4, field);
+  lua_pop(L, 3);
+}
+
+// Lua modules are found in the tree, then where LuaJIT looks; C modules where it looks.
+static void set_paths(lua_State *L, const char *tree) {
+  lua_pushfstring(L, "%s/?.lua;%s/?/init.lua", tree, tree);
+  set_path(L, "path", lua_tostring(L, -1), ";./?.lua;");
+  lua_pop(L, 1);
+  set_path(L, "cpath", "", ";./?.so;");
 }
 
 static int traceback(lua_State *L) {
@@ -106,7 +116,7 @@ int main(int argc, char **argv) {
   signal(SIGPIPE, SIG_IGN);
   luaL_openlibs(L);
   modules_preload(L);
-  set_path(L, tree);
+  set_paths(L, tree);
   int code = run(L, argc, argv);
   lua_close(L);
   return code;

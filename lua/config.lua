@@ -85,8 +85,14 @@ local function find_supervisor(environ)
   return nil
 end
 
+-- A directory of the XDG specification: one that is empty or not absolute is as good as not set.
+local function xdg(environ, name, default)
+  local dir = environ[name]
+  return dir and dir:sub(1, 1) == "/" and dir or default
+end
+
 local function state_home(environ)
-  return environ.XDG_STATE_HOME or (environ.HOME or "/tmp") .. "/.local/state"
+  return xdg(environ, "XDG_STATE_HOME", (environ.HOME or "/tmp") .. "/.local/state")
 end
 
 ---A directory that only this user can enter, made when it is not there. One that somebody else owns
@@ -104,10 +110,8 @@ local function private_directory(path)
 end
 
 local function runtime_home(environ)
-  if environ.XDG_RUNTIME_DIR then
-    return environ.XDG_RUNTIME_DIR .. "/farcall"
-  end
-  return ("/tmp/farcall-%d"):format(system.uid())
+  local dir = xdg(environ, "XDG_RUNTIME_DIR")
+  return dir and dir .. "/farcall" or ("/tmp/farcall-%d"):format(system.uid())
 end
 
 ---The configuration files that count, in order.
@@ -115,7 +119,7 @@ end
 ---@return farcall.Error? err
 local function read_layers(options, environ, state_dir)
   local layers = {}
-  local config_home = environ.XDG_CONFIG_HOME or (environ.HOME or "") .. "/.config"
+  local config_home = xdg(environ, "XDG_CONFIG_HOME", (environ.HOME or "") .. "/.config")
   local paths = { "/etc/farcall/config.lua", config_home .. "/farcall/config.lua" }
   local here = system.cwd() .. "/farcall.lua"
   if options.file then

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- One configuration file: runs it with the words of a configuration as its globals and collects what
--- it declares, each with its file and line. It decides nothing about precedence.
+-- One configuration file: runs it with the words of a configuration as its globals and collects
+-- what it declares, each with its file and line. It decides nothing about precedence.
 
 local errors = require("farcall.errors")
 local plugin = require("farcall.plugin")
@@ -49,7 +49,8 @@ end
 
 local function unknown(what, name, candidates)
   local near = schema.suggest(name, candidates)
-  return ("unknown %s '%s'%s"):format(what, name, near and (": did you mean '%s'?"):format(near) or "")
+  local hint = near and (": did you mean '%s'?"):format(near) or ""
+  return ("unknown %s '%s'%s"):format(what, name, hint)
 end
 
 local function keys(map)

@@ -95,8 +95,8 @@ local function misshapen(kind, value)
   return nil
 end
 
----Runs a Lua file of the operator's and returns what it returned. The compiler stays off in it: only
----so can the watchdog stop what it defines.
+---Runs a Lua file of the operator's and returns what it returned. The compiler stays off in it:
+---only so can the watchdog stop what it defines.
 ---@param path string
 ---@param environment? table its globals, the ordinary ones unless given
 ---@return boolean ok
@@ -130,7 +130,7 @@ end
 ---@param kind farcall.PluginKind
 ---@param path string
 ---@return table?
----@return farcall.Error? err of kind config, its message begins with FILE:LINE where there is a line
+---@return farcall.Error? err of kind config, its message begins with FILE:LINE where there is one
 ---@nodiscard
 function plugin.load(kind, path)
   if kind == "policy" then

@@ -85,8 +85,8 @@ local LEVELS = {
 }
 local BETTER = {
   cgroup = "with CAP_SYS_ADMIN (as root, say) a PID namespace holds them, which is surer still",
-  subreaper = "surer with CAP_SYS_ADMIN (a PID namespace), or in a control group that you may write "
-    .. "to: systemd-run --user --scope -p Delegate=yes farcall ...",
+  subreaper = "surer with CAP_SYS_ADMIN (a PID namespace), or in a control group that you may "
+    .. "write to: systemd-run --user --scope -p Delegate=yes farcall ...",
 }
 
 ---How a script's process tree is held, and what would hold it better.
@@ -102,7 +102,7 @@ function diagnosis.process_trees(cfg)
     ("%s: %s"):format(level, LEVELS[level] or "?"), BETTER[level])
 end
 
--- A version manager puts a shell script in the interpreter's place that looks for it each time.
+-- A version manager puts a script in the interpreter's place that looks for it each time.
 local function is_shim(path)
   local file = io.open(path, "rb")
   local start = file and file:read(2)

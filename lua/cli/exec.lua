@@ -17,7 +17,8 @@ function exec.configure(command)
   command:option("-c --command", "A command line for sh, instead of words after --.")
     :argname("TEXT"):target("line")
   session.add_backend_flags(command)
-  command:option("--timeout", "Seconds after which it is killed."):argname("S"):convert(tonumber)
+  command:option("--timeout", "Seconds after which it is killed."):argname("S")
+    :convert(session.number)
   command:option("--cwd", "Directory to run it in."):argname("DIR")
   command:flag("--stdin", "Pass standard input on; it is empty otherwise.")
 end
@@ -51,7 +52,7 @@ function exec.run(args, ui)
       ui:say(("farcall: it took longer than %g s and was killed"):format(args.timeout))
       return 124
     end
-    return result.exit_code or 128 + (result.signal_number or 0)
+    return session.code_of(result)
   end)
 end
 

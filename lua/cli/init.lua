@@ -102,19 +102,40 @@ local function split(argv)
   return own, rest
 end
 
-local function usage_error(parser, message)
-  local system = require("farcall.core.system")
-  system.write(2, ("farcall: %s\n%s\n"):format(message, parser:get_usage()))
-end
-
--- The word that names the command: the first that is no flag of the whole program.
-local function named_command(words)
+local function contains(words, wanted)
   for _, word in ipairs(words) do
-    if word:sub(1, 1) ~= "-" then
-      return word
+    if word == wanted then
+      return true
     end
   end
-  return nil
+  return false
+end
+
+---Wrong words: told as other errors are, although their flags are not known yet.
+local function usage_error(words, message, hint)
+  local session, ui = require("farcall.cli.session"), require("farcall.cli.ui")
+  local shown = ui.new({ json = contains(words, "--json") }, require("farcall.config").environ())
+  return session.fail(shown, errors.new("usage", "", message, { hint = hint }))
+end
+
+-- Options belong behind the command; only these stand alone.
+local ALONE = { ["--version"] = true, ["-h"] = true, ["--help"] = true }
+
+-- What to say about a first word that is no command; nil when it is one.
+local function wrong_command(word)
+  local names = {}
+  for i, row in ipairs(cli.COMMANDS) do
+    names[i] = row[1]
+    if row[1] == word then
+      return nil
+    end
+  end
+  if word:sub(1, 1) == "-" then
+    return "options come after the command", "farcall COMMAND " .. word
+  end
+  local near = require("farcall.schema").suggest(word, names)
+  return ("unknown command '%s'"):format(word), near and ("did you mean '%s'?"):format(near)
+    or "`farcall help` lists them"
 end
 
 ---@param argv string[] [0] is the program
@@ -127,30 +148,25 @@ function cli.main(argv)
     return EXIT_ENGINE
   end
   local words, rest = split(argv)
-  local wanted = named_command(words)
-  local known
-  for _, row in ipairs(cli.COMMANDS) do
-    known = known or row[1] == wanted and wanted
+  if words[1] == "help" then
+    words = { words[2] or "--help", words[2] and "--help" }
   end
-  local parser = cli.parser(argparse, known or "")
-  if #words == 0 or words[1] == "help" then
-    system.write(1, parser:get_help() .. "\n")
-    return #words == 0 and EXIT_USAGE or EXIT_OK
-  end
-  if wanted and not known then
-    local names = {}
-    for i, row in ipairs(cli.COMMANDS) do
-      names[i] = row[1]
-    end
-    local near = require("farcall.schema").suggest(wanted, names)
-    usage_error(parser, ("unknown command '%s'%s"):format(wanted,
-      near and (": did you mean '%s'?"):format(near) or ""))
+  local name = words[1]
+  local parser = cli.parser(argparse, name or "")
+  if not name then
+    system.write(2, parser:get_help() .. "\n")
     return EXIT_USAGE
+  end
+  if not ALONE[name] then
+    local message, hint = wrong_command(name)
+    if message then
+      return usage_error(words, message, hint)
+    end
   end
   local ok, args = parser:pparse(words)
   if not ok then
-    usage_error(parser, ("%s; `farcall %s --help` tells more"):format(tostring(args), known or ""))
-    return EXIT_USAGE
+    return usage_error(words, (tostring(args):gsub("\nDid you mean", ": did you mean")),
+      ("`farcall %s --help` tells more"):format(name))
   end
   if args.show_version then
     system.write(1, "farcall " .. cli.VERSION .. "\n")

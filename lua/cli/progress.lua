@@ -54,7 +54,9 @@ end
 ---@param ui farcall.Ui
 ---@param result table
 function progress.report(ui, result)
-  if result.status ~= "success" and result.error then
+  -- A script that exits with a code has its reasons, and has told them.
+  local told = ui.quiet and result.status == "error" and result.exit_code
+  if result.status ~= "success" and result.error and not told then
     ui:fail(result.error)
     if result.hint then
       ui:say("hint: " .. result.hint)
@@ -65,10 +67,11 @@ function progress.report(ui, result)
   end
   local times, failed = {}, 0
   for _, record in ipairs(result.calls) do
-    if record.outcome ~= "done" then
+    if record.outcome == "done" then
+      times[#times + 1] = record.duration
+    else
       failed = failed + 1
     end
-    times[#times + 1] = record.duration
   end
   local text = ("%s in %s, %d calls"):format(result.status, in_units(result.duration_seconds),
     result.tool_calls_made)

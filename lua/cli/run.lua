@@ -3,13 +3,14 @@ local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
 local progress = require("farcall.cli.progress")
 local session = require("farcall.cli.session")
-local system = require("farcall.core.system")
 
 local run = {}
 
 local MAX_SCRIPT = 16 * 1024 * 1024
+local STDOUT, STDERR = 1, 2
 local EXIT_BY_STATUS = { timeout = 124, refused = 126, interrupted = 130 }
-local EXIT_ENGINE = 125
+-- As if SIGPIPE had ended the script, which it would have without farcall in between.
+local EXIT_PIPE = 141
 
 run.description = [[
 Runs a script and serves the tools that it calls. The script's output appears as it is written; with
@@ -36,9 +37,9 @@ function run.configure(command)
   command:option("--transport", "How calls travel; chosen by itself unless given.")
     :argname("NAME")
   command:option("--timeout", "Seconds after which the script is killed."):argname("S")
-    :convert(tonumber)
+    :convert(session.number)
   command:option("--max-calls", "Tool calls that the script may make."):argname("N")
-    :convert(tonumber)
+    :convert(session.number)
   command:option("--allow", "Only these tools."):argname("TOOL,TOOL"):count("*")
   command:option("--policy", "One more policy."):argname("NAME[:KEY=VALUE,...]"):count("*")
     :target("policies")
@@ -65,7 +66,7 @@ local function read_script(args)
   end
   local stat, message = fs.stat(args.file)
   if not stat then
-    return usage(args.file, message:gsub("^.-: ", ""))
+    return usage(args.file, (message:gsub("^.-: ", "")))
   elseif stat.type == "directory" then
     return usage(args.file, "is a directory, not a script")
   end
@@ -135,8 +136,10 @@ end
 ---@return farcall.Job?
 ---@return farcall.Error? err
 local function make_job(args, environ)
-  if args.timeout and args.timeout <= 0 or args.max_calls and args.max_calls < 0 then
-    return usage("run", "--timeout and --max-calls must be above 0")
+  if args.timeout == 0 then
+    return usage("run", "--timeout must be above 0")
+  elseif args.max_calls and args.max_calls % 1 ~= 0 then
+    return usage("run", "--max-calls is a whole number")
   end
   local script, filename = read_script(args)
   if not script then
@@ -160,19 +163,33 @@ local function make_job(args, environ)
   return job
 end
 
-local function exit_code(result)
-  return EXIT_BY_STATUS[result.status] or result.exit_code
-    or result.signal and 128 + (result.signal_number or 0)
-    or EXIT_ENGINE
-end
-
-local function ask(question)
-  if not system.isatty(0) then
-    return false
+---What the engine tells while the script runs. The hooks of the streams wait for slow readers; when
+---the reader of stdout goes away the script ends, as it would by SIGPIPE.
+local function make_hooks(engine, shown, ui)
+  local hooks = { call = shown.call }
+  ---@async
+  function hooks.ask(question)
+    shown.clear()
+    return ui:ask(question)
   end
-  system.write(2, question .. " [y/N] ")
-  local answer = io.read("*l") or ""
-  return answer:lower():find("^y") ~= nil
+  if ui.json then
+    return hooks
+  end
+  ---@async
+  function hooks.stdout(bytes)
+    shown.clear()
+    local _, _, code = ui:stream(STDOUT, bytes)
+    if code == "EPIPE" and not hooks.reader_gone then
+      hooks.reader_gone = true
+      engine:interrupt("PIPE")
+    end
+  end
+  ---@async
+  function hooks.stderr(bytes)
+    shown.clear()
+    ui:stream(STDERR, bytes)
+  end
+  return hooks
 end
 
 function run.run(args, ui)
@@ -184,29 +201,22 @@ function run.run(args, ui)
   local flags = { timeout = args.timeout, max_calls = args.max_calls }
   return session.with_engine(args, ui, flags, function(engine)
     local shown = progress.new(ui)
-    local hooks = { call = shown.call, ask = ask }
-    if not ui.json then
-      function hooks.stdout(bytes)
-        shown.clear()
-        ui:out(bytes)
-      end
-      function hooks.stderr(bytes)
-        shown.clear()
-        ui:err(bytes)
-      end
-    end
+    local hooks = make_hooks(engine, shown, ui)
     local result
     result, err = engine:run(job, hooks)
     shown.clear()
     if not result then
       return session.fail(ui, err)
     end
+    if hooks.reader_gone then
+      return EXIT_PIPE
+    end
     if ui.json then
       ui:out_json(result)
     else
       progress.report(ui, result)
     end
-    return exit_code(result)
+    return EXIT_BY_STATUS[result.status] or session.code_of(result)
   end)
 end
 

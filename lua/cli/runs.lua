@@ -14,7 +14,7 @@ Examples:
   farcall runs show 20260117-101500-123-0a1b2c3d4e]]
 
 function runs.configure(command)
-  command:argument("action", "What to do: ls or show."):choices({ "ls", "show" }):default("ls")
+  command:argument("action", "What to do: ls or show."):choices({ "ls", "show" })
     :args("?")
   command:argument("id", "The run to show."):args("?")
 end
@@ -28,7 +28,9 @@ local function list(cfg, ui)
   local rows = {}
   for i, entry in ipairs(all) do
     rows[i] = {
-      entry.run_id, tostring(entry.status or "unfinished"), tostring(entry.backend or ""),
+      entry.run_id, tostring(entry.status or "unfinished"),
+      entry.job and entry.job.backend or "-",
+      entry.result and ("%d calls"):format(entry.result.tool_calls_made or 0) or "-",
     }
   end
   ui:columns(rows)
@@ -64,7 +66,7 @@ function runs.run(args, ui)
   if not cfg then
     return session.fail(ui, err)
   end
-  if args.action == "ls" then
+  if (args.action or "ls") == "ls" then
     return list(cfg, ui)
   end
   if not args.id then

@@ -3,11 +3,13 @@
 -- exit code.
 
 local config = require("farcall.config")
+local errors = require("farcall.errors")
+local proc = require("farcall.core.proc")
 local task = require("farcall.task")
 
 local session = {}
 
-local EXIT_USAGE, EXIT_ENGINE = 2, 125
+local EXIT_USAGE, EXIT_ENGINE, EXIT_INTERRUPTED, EXIT_SIGNAL = 2, 125, 130, 128
 
 ---2 when the words of the command line were wrong, 125 otherwise.
 ---@param err farcall.Error
@@ -19,7 +21,8 @@ end
 function session.fail(ui, err)
   if ui.json then
     ui:out_json({
-      status = "error", error = tostring(err), error_kind = err.kind, hint = err.hint,
+      status = "error", error = err.op ~= "" and err.op .. ": " .. err.msg or err.msg,
+      error_kind = err.kind, hint = err.hint,
     })
   end
   ui:fail(err)
@@ -33,9 +36,20 @@ function session.config(args, flags)
   return config.load({ file = args.config, flags = flags })
 end
 
----Runs body(engine, cfg) as a task with an engine that is closed whatever happens. SIGINT, SIGTERM
----and SIGHUP interrupt its runs; a second one ends the waiting.
----@param body async fun(engine: farcall.Engine, cfg: farcall.Config): integer
+---The exit code of a command or script that ended by itself or by a signal.
+---@param result {exit_code?: integer, signal?: string}
+---@return integer
+function session.code_of(result)
+  if result.exit_code then
+    return result.exit_code
+  end
+  return result.signal and EXIT_SIGNAL + proc.signal_number(result.signal) or EXIT_ENGINE
+end
+
+---Runs body(engine) as a task with an engine that is closed whatever happens. SIGINT, SIGTERM and
+---SIGHUP interrupt the engine's runs, so that body sees them end; without a run, or the second
+---time, body itself is cancelled where it waits.
+---@param body async fun(engine: farcall.Engine): integer
 ---@return integer exit code
 function session.with_engine(args, ui, flags, body)
   local cfg, err = session.config(args, flags)
@@ -49,28 +63,43 @@ function session.with_engine(args, ui, flags, body)
   end
   return task.run(function()
     local engine = require("farcall.engine").new(cfg)
-    local interrupted
+    local interrupted, own
     local signals = assert(task.loop():signals({ "INT", "TERM", "HUP" }, function(name)
-      interrupted = interrupted or name
-      engine:interrupt(name)
+      local again = interrupted
+      interrupted = true
+      if not engine:interrupt(name) or again then
+        ui:abandon()
+        own:cancel()
+      end
     end))
-    local ok, code = pcall(body, engine, cfg, function()
-      return interrupted
-    end)
+    own = task.spawn(body, engine)
+    local ok, code = own:join()
     task.shield(engine.close, engine)
     signals:close()
-    if not ok then
+    if not ok and interrupted and errors.is(code) and code.kind == "cancelled" then
+      return EXIT_INTERRUPTED
+    elseif not ok then
       error(code, 0)
     end
     return code
   end)
 end
 
+---For options that take a number: what argparse calls with the word.
+---@return number?
+---@return string? message
+function session.number(word)
+  local value = tonumber(word)
+  if not value or value ~= value or value < 0 or value == math.huge then
+    return nil, ("'%s' is not a number from 0 up"):format(word)
+  end
+  return value
+end
+
 ---key=value words as a table.
 ---@return table<string, string>?
 ---@return farcall.Error? err
 function session.pairs(list, flag)
-  local errors = require("farcall.errors")
   local values = {}
   for _, word in ipairs(list or {}) do
     local key, value = word:match("^([^=]+)=(.*)$")

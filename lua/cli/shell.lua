@@ -1,7 +1,10 @@
 -- SPDX-License-Identifier: MIT
 local session = require("farcall.cli.session")
+local system = require("farcall.core.system")
 
 local shell = {}
+
+local EXIT_TIMEOUT = 124
 
 shell.description = [[
 Runs the lines of standard input in the environment's persistent shell, one after the other; the
@@ -16,7 +19,7 @@ Exit code: that of the last command.]]
 
 function shell.configure(command)
   session.add_backend_flags(command)
-  command:option("--timeout", "Seconds for each command."):argname("S"):convert(tonumber)
+  command:option("--timeout", "Seconds for each command."):argname("S"):convert(session.number)
 end
 
 local function show(ui, result)
@@ -27,7 +30,8 @@ local function show(ui, result)
   ui:out(result.stdout)
   ui:err(result.stderr)
   if result.restarted then
-    ui:say("farcall: the shell ended; the next line gets a new one")
+    ui:say(("farcall: the shell %s; the next line gets a new one"):format(
+      result.timed_out and "took too long and was killed" or "ended"))
   end
 end
 
@@ -43,11 +47,12 @@ function shell.run(args, ui)
       return session.fail(ui, err)
     end
     local code = 0
+    local prompt = system.isatty(0) and ui.terminal and not ui.quiet
     while true do
-      if ui.terminal then
+      if prompt then
         ui:err("$ ")
       end
-      local line = io.read("*l")
+      local line = ui:read_line()
       if not line then
         break
       end
@@ -58,7 +63,7 @@ function shell.run(args, ui)
         return session.fail(ui, err)
       end
       show(ui, result)
-      code = result.exit_code or 128
+      code = result.timed_out and EXIT_TIMEOUT or session.code_of(result)
     end
     opened:close()
     return code

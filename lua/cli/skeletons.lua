@@ -86,7 +86,7 @@ return {
 
   -- What the configuration and --policy NAME:KEY=VALUE may set; it arrives as ctx.options.
   options = {
-    hours = { type = "list", default = { "00", "24" }, doc = "the first and the one after the last" },
+    hours = { type = "list", default = { "00", "24" }, doc = "first, and one after the last" },
   },
 
   -- Must return one of allow(), deny(reason), replace(arguments), answer(reply), ask(question),
@@ -159,7 +159,7 @@ skeletons.stub = {
 --
 -- A call is one JSON line to the Unix socket $FARCALL_RUN_DIR/socket:
 --   {"id": 1, "tool": "terminal", "args": {"command": "uptime"}, "token": text of the file token}
--- and the reply is one line too: {"id": 1, "result": ...} or {"id": 1, "error": {"kind", "message"}}.
+-- and the reply is one line too, with {"id": 1} and "result" or "error": {"kind", "message"}.
 
 local RUNTIME = [[
 import json, os, socket

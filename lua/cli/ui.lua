@@ -1,18 +1,23 @@
 -- SPDX-License-Identifier: MIT
--- What the commands share: data to stdout, everything else to stderr, tables, colours, JSON.
+-- What the commands share: data to stdout, everything else to stderr, tables, colours, JSON, a
+-- human's answers.
 
 local json = require("farcall.core.json")
 local system = require("farcall.core.system")
+local task = require("farcall.task")
 
 local ui = {}
 
-local STDOUT, STDERR = 1, 2
+local STDIN, STDOUT, STDERR = 0, 1, 2
+-- What a pipe or terminal that says it is ready takes without blocking.
+local ATOMIC_BYTES = 4096
 local COLORS = { red = "31", green = "32", yellow = "33", bold = "1", dim = "2" }
 
 ---@class farcall.Ui
 ---@field quiet boolean
 ---@field verbose boolean
 ---@field json boolean
+---@field private abandoned boolean nobody waits any more for readers of what a script writes
 local Ui = {}
 Ui.__index = Ui
 
@@ -20,6 +25,8 @@ Ui.__index = Ui
 ---@param environ table<string, string>
 ---@return farcall.Ui
 function ui.new(args, environ)
+  -- What has been typed ahead stays where a poll can see it.
+  io.stdin:setvbuf("no")
   local color = args.color or "auto"
   if color == "auto" then
     color = not environ.NO_COLOR and environ.TERM ~= "dumb" and system.isatty(STDERR) and "always"
@@ -27,8 +34,84 @@ function ui.new(args, environ)
   end
   return setmetatable({
     quiet = args.quiet or false, verbose = args.verbose or false, json = args.json or false,
-    color = color == "always", terminal = system.isatty(STDERR),
+    color = color == "always", terminal = system.isatty(STDERR), abandoned = false,
+    input = io.stdin,
   }, Ui)
+end
+
+-- Waits until a descriptor is ready. A file always is, and cannot be waited for.
+---@async
+local function await_ready(fd, mode)
+  task.await(function(resume)
+    local watch
+    watch = task.loop():watch(fd, mode, function()
+      watch:close()
+      resume()
+    end)
+    if not watch then
+      resume()
+      return nil
+    end
+    return function()
+      watch:close()
+    end
+  end)
+end
+
+---Passes on what a script writes. While the reader takes its time only this task waits: the
+---descriptor stays as it is, because a non-blocking one would be so for all who share it.
+---@async
+---@param fd integer
+---@param bytes string
+---@return boolean?
+---@return string? message
+---@return string? code "EPIPE" when the reader is gone
+function Ui:stream(fd, bytes)
+  for from = 1, #bytes, ATOMIC_BYTES do
+    if self.abandoned then
+      return nil, "nobody waits for it", "CANCELLED"
+    end
+    await_ready(fd, "w")
+    local ok, message, code = system.write(fd, bytes:sub(from, from + ATOMIC_BYTES - 1))
+    if not ok then
+      return nil, message, code
+    end
+  end
+  return true
+end
+
+---From now on output of scripts is dropped: for a second Ctrl-C while a reader does not read.
+function Ui:abandon()
+  self.abandoned = true
+end
+
+---The next line of standard input; nil at its end. Others go on while nothing has been typed.
+---@async
+---@return string?
+function Ui:read_line()
+  await_ready(STDIN, "r")
+  return self.input:read("*l")
+end
+
+---Asks a human; without one the answer is no. One question at a time.
+---@async
+---@param question string
+---@return boolean
+function Ui:ask(question)
+  if not system.isatty(STDIN) then
+    return false
+  end
+  self.asking = self.asking or task.semaphore(1)
+  self.asking.acquire()
+  local ok, answer = pcall(function()
+    self:err(question .. " [y/N] ")
+    return self:read_line()
+  end)
+  self.asking.release()
+  if not ok then
+    error(answer, 0)
+  end
+  return (answer or ""):lower():find("^%s*y") ~= nil
 end
 
 ---Data, and nothing else, goes to stdout. False when its reader is gone.
