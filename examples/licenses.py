@@ -22,11 +22,15 @@ PHRASES = [
 ]
 
 
+# One licence has many spellings.
+SAME = {"expat": "MIT", "bsd-3-clause": "BSD-3-clause", "bsd-2-clause": "BSD-2-clause"}
+
+
 def licences_of(text):
     """The licences that one copyright file names, in the machine-readable form or in prose."""
-    named = re.findall(r"^License: *(\S+)", text, re.MULTILINE)
+    named = re.findall(r"^License: *([^\s,]+)", text, re.MULTILINE)
     if named:
-        return sorted(set(named))
+        return sorted({SAME.get(name.lower(), name) for name in named})
     flat = " ".join(text.split())
     found = [name for name, phrase in PHRASES if re.search(phrase, flat, re.IGNORECASE)]
     return found or ["(not recognised)"]
