@@ -26,5 +26,6 @@ build = {
     CMAKE_INSTALL_BINDIR = "$(BINDIR)",
     LUA_DIR = "$(LUADIR)",
     CMODULE_DIR = "$(LIBDIR)",
+    SPECS = "OFF",
   },
 }
