@@ -78,10 +78,10 @@ local KIND_OF_CODE = {
   LIMIT = "limit", DEPTH = "limit", EFBIG = "limit", ENOSPC = "limit", EDQUOT = "limit",
   E2BIG = "limit", EMFILE = "limit", ENFILE = "limit", MEMORY = "limit", INSTRUCTIONS = "limit",
   SYNTAX = "protocol", UTF8 = "protocol", DUPLICATE = "protocol", NUMBER = "protocol",
-  TYPE = "usage", RAISED = "internal",
+  TYPE = "usage", EISDIR = "usage", RAISED = "internal",
   EOF = "lost", EPIPE = "lost", ECONNRESET = "lost", CLOSED = "lost",
   ECONNREFUSED = "unavailable", EAGAIN = "unavailable", ENOMEM = "unavailable",
-  ENOEXEC = "exec", UNSUPPORTED = "unsupported", ENOSYS = "unsupported", CANCELLED = "cancelled",
+  ENOEXEC = "exec", UNSUPPORTED = "unsupported", NOTFILE = "unsupported", PARTIAL = "lost", ENOSYS = "unsupported", CANCELLED = "cancelled",
 }
 
 ---Turns the core's failure (message, code) into an error; the kind follows from the code.

@@ -7,7 +7,7 @@ user=farcall-spec
 id "$user" >/dev/null 2>&1 || useradd --system --no-create-home --shell /bin/sh "$user"
 copy=$(mktemp -d /tmp/farcall-as-user-XXXXXX)
 trap 'rm -rf "$copy"' EXIT
-cp -R lua spec examples README.md docs "$copy/"
+cp -R core runner lua spec bench fuzz examples docs CMakeLists.txt Makefile ./*.md "$copy/"
 mkdir -p "$copy/build" "$copy/home"
 cp "$build/spec_host" "$build/farcall" "$build/farcall-supervisor" "$build/farcall.so" "$copy/build/"
 mkdir -p "$copy/build/spec/stress"
