@@ -28,7 +28,8 @@ end
 
 function Home:environment(extra)
   local values = {
-    PATH = "/usr/bin:/bin", LANG = "C.UTF-8", HOME = self.dir, XDG_CONFIG_HOME = self.dir .. "/config",
+    PATH = "/usr/bin:/bin", LANG = "C.UTF-8", HOME = self.dir,
+    XDG_CONFIG_HOME = self.dir .. "/config",
     XDG_STATE_HOME = self.dir .. "/state", XDG_RUNTIME_DIR = self.dir .. "/runtime",
   }
   for name, value in pairs(extra or {}) do
@@ -75,6 +76,7 @@ function Home:start(argv, options)
   local child = assert(proc.spawn(task.loop(), {
     argv = words, cwd = options.cwd or self.work, env = self:environment(options.env),
     stdin = options.stdin and "pipe" or "null", stdout = "pipe", stderr = "pipe",
+    fds = options.fds,
   }))
   local running = { child = child, out = {}, err = {}, ended = task.event() }
   local open = 3
