@@ -7,7 +7,7 @@
 
 #include "bind.h"
 #include "err.h"
-#include "lua_box.h"
+#include "lua_sandbox.h"
 #include "modules.h"
 
 #define TYPE "farcall.sandbox"
@@ -16,19 +16,7 @@ enum {
   DEFAULT_MEMORY = 32 << 20,
   DEFAULT_INSTRUCTIONS = 5000000,
   DEFAULT_MILLISECONDS = 250,
-  MAX_NODES = 500000, // parts of one value that crosses
-  MAX_RESULTS = 50,
-  MAX_MESSAGE = 2000,
-  CALLBACK_PRICE = 50 // instructions
-};
-
-struct sandbox {
-  struct box box;      // first: a box is found from its state
-  int marks;           // in the host's registry: {metatable of arrays, metatable of objects}
-  int callbacks;       // in the host's registry: functions by number; at 0 the last result
-  bool prelude;        // what is loaded goes to the prelude's load; otherwise its table is called
-  const char *problem; // why a value could not cross
-  int problem_code;
+  MAX_MESSAGE = 2000
 };
 
 static struct sandbox *check_open(lua_State *L) {
@@ -46,93 +34,12 @@ static int fail(lua_State *L, int code) {
   return 3;
 }
 
-// Pushes the marks of both states and prepares a copy from one to the other.
-static void begin_copy(struct box_copy *copy, struct sandbox *s, lua_State *from, lua_State *to) {
-  lua_State *L = s->box.B == from ? to : from;
-  lua_State *B = s->box.B;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->marks);
-  lua_rawgeti(L, -1, 1);
-  lua_rawgeti(L, -2, 2);
-  lua_remove(L, -3);
-  lua_rawgeti(B, LUA_REGISTRYINDEX, BOX_ARRAY);
-  lua_rawgeti(B, LUA_REGISTRYINDEX, BOX_OBJECT);
-  *copy = (struct box_copy){.from = from,
-                            .to = to,
-                            .from_array = lua_gettop(from) - 1,
-                            .from_object = lua_gettop(from),
-                            .to_array = lua_gettop(to) - 1,
-                            .to_object = lua_gettop(to),
-                            .nodes = MAX_NODES,
-                            .bytes = s->box.limits.memory_bytes};
-}
-
 // Inside the box: ends the call because a value cannot cross.
 static int refuse(lua_State *B, struct sandbox *s, int code, const char *problem) {
   s->problem = problem;
   s->problem_code = code;
   lua_pushnil(B);
   return lua_error(B);
-}
-
-struct exchange {
-  struct sandbox *s;
-  int number;
-  const char *problem;
-};
-
-// On the host's side, protected there: calls the function with copies of the box's arguments.
-static int host_side(lua_State *L) {
-  struct exchange *exchange = lua_touserdata(L, 1);
-  struct sandbox *s = exchange->s;
-  lua_State *B = s->box.B;
-  int count = lua_gettop(B);
-  luaL_checkstack(L, BOX_SLOTS + count, "callback");
-  struct box_copy copy;
-  begin_copy(&copy, s, B, L);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->callbacks);
-  int callbacks = lua_gettop(L);
-  lua_rawgeti(L, callbacks, exchange->number);
-  int code = 0;
-  for (int i = 1; i <= count && code == 0; i++) {
-    code = box_copy(&copy, i);
-  }
-  lua_settop(B, count);
-  if (code != 0) {
-    return luaL_error(L, "cannot be passed: %s", copy.problem);
-  }
-  lua_call(L, count, 1);
-  lua_rawseti(L, callbacks, 0);
-  return 0;
-}
-
-// In the box: a host function, by its number in upvalue 1.
-static int call_host(lua_State *B) {
-  struct sandbox *s = (struct sandbox *)box_of(B);
-  lua_State *L = s->box.host;
-  box_spend(B, CALLBACK_PRICE);
-  luaL_argcheck(B, lua_gettop(B) <= MAX_RESULTS, MAX_RESULTS, "too many arguments");
-  luaL_checkstack(B, BOX_SLOTS, "callback");
-  struct exchange exchange = {.s = s, .number = (int)lua_tointeger(B, lua_upvalueindex(1))};
-  int top = lua_gettop(L);
-  if (lua_cpcall(L, host_side, &exchange) != 0) {
-    luaL_where(B, 1);
-    size_t length = 0;
-    const char *message = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &length) : "";
-    lua_pushlstring(B, message, length);
-    lua_settop(L, top);
-    lua_concat(B, 2);
-    return lua_error(B);
-  }
-  struct box_copy copy;
-  begin_copy(&copy, s, L, B);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, s->callbacks);
-  lua_rawgeti(L, -1, 0);
-  int code = box_copy(&copy, lua_gettop(L));
-  lua_settop(L, top);
-  if (code != 0) {
-    return luaL_error(B, "cannot be passed: %s", copy.problem);
-  }
-  return 1;
 }
 
 struct source {
@@ -196,7 +103,7 @@ static int enter_call(lua_State *B) {
   size_t length;
   const char *name = lua_tolstring(L, 2, &length);
   struct box_copy copy;
-  begin_copy(&copy, s, L, B);
+  sandbox_begin_copy(&copy, s, L, B);
   lua_rawgeti(B, LUA_REGISTRYINDEX, BOX_METHODS);
   if (lua_isnil(B, -1)) {
     return refuse(B, s, ERR_TYPE, "nothing has been loaded");
@@ -237,7 +144,7 @@ static int enter_new(lua_State *B) {
     const char *name = lua_tolstring(L, -1, &length);
     lua_pushlstring(B, name, length);
     lua_pushinteger(B, i);
-    lua_pushcclosure(B, call_host, 1);
+    lua_pushcclosure(B, sandbox_call_host, 1);
     lua_rawset(B, -3);
     lua_pop(L, 1);
   }
@@ -298,13 +205,13 @@ static int enter(lua_State *L, struct sandbox *s, lua_CFunction fn) {
 static int return_results(lua_State *L, struct sandbox *s, bool functions) {
   lua_State *B = s->box.B;
   int count = lua_gettop(B);
-  if (count > MAX_RESULTS) {
+  if (count > SANDBOX_RESULTS) {
     lua_pushliteral(L, "cannot be passed: too many results");
     return fail(L, ERR_LIMIT);
   }
   luaL_checkstack(L, BOX_SLOTS + count, "sandbox");
   struct box_copy copy;
-  begin_copy(&copy, s, B, L);
+  sandbox_begin_copy(&copy, s, B, L);
   copy.functions = functions;
   lua_pushboolean(L, 1);
   for (int i = 1; i <= count; i++) {

@@ -3,25 +3,14 @@
 -- raises, overruns or returns by mistake denies, and says file and line. Nothing here waits.
 
 local errors = require("farcall.errors")
-local fs = require("farcall.core.fs")
 local plugin = require("farcall.plugin")
-local policybox = require("farcall.policybox")
-local sandbox = require("farcall.core.sandbox")
+local policyfile = require("farcall.policyfile")
 local schema = require("farcall.schema")
-local text = require("farcall.core.text")
 
-local MAX_FILE_BYTES = 1048576
 -- So often one call's arguments may be replaced.
 local MAX_REPLACED = 8
 
-local policy = {}
-
----@class farcall.PolicyDescription
----@field name string
----@field summary string
----@field options table<string, table> declarations, as schema.options takes them
----@field hooks table<"before"|"after"|"place"|"finish", true>
----@field path string
+local policy = { describe = policyfile.describe }
 
 ---@class farcall.PolicyDecision
 ---@field action "allow"|"deny"|"answer"|"ask"|"wait"
@@ -49,119 +38,6 @@ local policy = {}
 local Chain = {}
 Chain.__index = Chain
 
--- What is known of a file's text: a policy that many runs use is looked at once.
----@type table<string, {source: string, description: farcall.PolicyDescription}>
-local known = {}
-
--- The first line with this word, as a policy's author would look for it.
-local function line_of(source, word)
-  local line, wanted = 1, "[^%w_]" .. word:gsub("%W", "%%%0") .. "[^%w_]"
-  for row in (source .. "\n"):gmatch("(.-)\n") do
-    if (" " .. row:gsub("%-%-.*", "") .. " "):find(wanted) then
-      return line
-    end
-    line = line + 1
-  end
-  return 1
-end
-
--- Makes a message say the file, and the line as far as one is known.
-local function located(path, source, message, word)
-  -- A tail call leaves no line of the policy, only this of what stands around it.
-  message = message:gsub("^farcall:%d+: ", "")
-  if message:sub(1, #path + 1) == path .. ":" then
-    return message
-  end
-  -- Lua shortens a long path to its end.
-  local shown, rest = message:match("^%.%.%.([^:]+)(:%d+:.*)$")
-  if shown and path:sub(-#shown) == shown then
-    return path .. rest
-  end
-  return ("%s:%d: %s"):format(path, word and line_of(source, word) or 1, message)
-end
-
-local function no_op() end
-
--- Functions of the host that a policy reaches through ctx.
-local function callbacks(spec, state)
-  local now, random = spec.now or no_op, spec.random or math.random
-  return {
-    now = now,
-    random = random,
-    date = function()
-      return os.date("*t", math.floor(now()))
-    end,
-    get = function(key)
-      if type(key) ~= "string" then
-        error("ctx.operator.get needs a text as key", 0)
-      end
-      return state[key]
-    end,
-    set = function(key, value)
-      if type(key) ~= "string" then
-        error("ctx.operator.set needs a text as key", 0)
-      end
-      state[key] = value
-    end,
-    redact = function(bytes)
-      if type(bytes) ~= "string" then
-        error("ctx.redact needs a text", 0)
-      end
-      return (text.clean(bytes, { escapes = false, utf8 = false, secrets = true }))
-    end,
-  }
-end
-
--- Makes a box with the policy in it.
----@return userdata? box
----@return farcall.PolicyDescription|string description or what is wrong, with file and line
-local function open_box(path, source, spec, state)
-  local limits = spec.limits or {}
-  local box, message = sandbox.new({
-    memory_bytes = limits.memory_bytes, instructions = limits.instructions,
-    milliseconds = limits.milliseconds, prelude = policybox, callbacks = callbacks(spec, state),
-  })
-  if not box then
-    return nil, ("%s:1: %s"):format(path, message)
-  end
-  local ok, description, problem, word = box:load(source, "@" .. path)
-  if not ok or not description then
-    box:close()
-    return nil, located(path, source, ok and problem or description, word or nil)
-  end
-  description.path = path
-  return box, description
-end
-
-local function read(path)
-  local source, message, code = fs.read(path, MAX_FILE_BYTES)
-  if not source then
-    return nil, errors.wrap("policy " .. path, message, code)
-  end
-  return source
-end
-
----What a policy file says of itself.
----@param path string
----@return farcall.PolicyDescription?
----@return farcall.Error? err
----@nodiscard
-function policy.describe(path)
-  local source, err = read(path)
-  if not source then
-    return nil, err
-  end
-  if not known[path] or known[path].source ~= source then
-    local box, description = open_box(path, source, {}, {})
-    if not box then
-      return nil, errors.new("config", "policy", description)
-    end
-    box:close()
-    known[path] = { source = source, description = description }
-  end
-  return known[path].description
-end
-
 -- The operator's state of a policy: of the first use of a file, of the second, and so on.
 local function state_of(operator, path, seen)
   seen[path] = (seen[path] or 0) + 1
@@ -180,7 +56,7 @@ local function new_link(spec, entry, seen)
   if not path then
     return nil, problem
   end
-  local description, err = policy.describe(path)
+  local description, err = policyfile.describe(path)
   if not description then
     return nil, err
   end
@@ -191,8 +67,8 @@ local function new_link(spec, entry, seen)
     return nil, err
   end
   return {
-    name = description.name, path = path, source = known[path].source, hooks = description.hooks,
-    options = options, state = state_of(spec.operator or {}, path, seen),
+    name = description.name, path = path, source = policyfile.source(path),
+    hooks = description.hooks, options = options, state = state_of(spec.operator or {}, path, seen),
   }
 end
 
@@ -229,7 +105,7 @@ end
 -- Calls a hook. Returns what the box's function returns, or nil and what is wrong.
 local function enter(self, link, method, ...)
   if not link.box then
-    local box, problem = open_box(link.path, link.source, self.spec, link.state)
+    local box, problem = policyfile.open(link.path, link.source, self.spec, link.state)
     if not box then
       return nil, problem
     end
@@ -238,15 +114,15 @@ local function enter(self, link, method, ...)
       options = link.options, run_id = self.spec.run_id, job = self.spec.job,
     })
     if not ok then
-      return nil, located(link.path, link.source, message)
+      return nil, policyfile.located(link.path, link.source, message)
     end
   end
   local ok, verdict, value, extra = link.box:call(method, ...)
   if not ok then
-    return nil, located(link.path, link.source, verdict, method)
+    return nil, policyfile.located(link.path, link.source, verdict, method)
   end
   if not verdict then
-    return nil, located(link.path, link.source, value, extra)
+    return nil, policyfile.located(link.path, link.source, value, extra)
   end
   return verdict, value, extra
 end
@@ -447,7 +323,7 @@ function Chain:finish(result)
       local verdict, value = enter(self, link, "finish", result)
       local problem = verdict and shape_problem(result, value)
       if problem then
-        verdict, value = nil, located(link.path, link.source, problem, "finish")
+        verdict, value = nil, policyfile.located(link.path, link.source, problem, "finish")
       end
       if verdict then
         result = value

@@ -1,5 +1,5 @@
----@meta
 -- SPDX-License-Identifier: MIT
+---@meta
 -- What an operator writes a policy against. A policy file returns one farcall.Policy; it runs in a
 -- Lua state of its own, of which this is all there is besides the safe parts of Lua's base, string,
 -- table and math libraries (no coroutines, no io, os, debug, load; time and chance come by ctx).
