@@ -152,10 +152,11 @@ return {
 
 skeletons.stub = {
   use = 'stub_path { "DIR" }',
-  try = "echo 'print(call(\"terminal\", command=\"uptime\"))' > try.NAME && farcall run try.NAME",
+  try = "echo 'import farcall; print(farcall.call(\"terminal\", command=\"uptime\"))' > try.NAME"
+    .. " && farcall run try.NAME",
   text = [==[
--- A stub template: makes what scripts of one language import to call tools. This one runs Python
--- with a single function, call(tool, **arguments); it shows all that a language needs.
+-- A stub template: makes what scripts of one language import to call tools. This one is Python with
+-- `from farcall import call` and call(tool, **arguments); it shows all that a language needs.
 --
 -- A call is one JSON line to the Unix socket $FARCALL_RUN_DIR/socket:
 --   {"id": 1, "tool": "terminal", "args": {"command": "uptime"}, "token": text of the file token}
@@ -181,12 +182,6 @@ def call(tool, **arguments):
     return reply["result"]
 ]]
 
--- Runs before the script: puts call() among the names that are always there.
-local START = [[
-import builtins, farcall_call
-builtins.call = farcall_call.call
-]]
-
 ---@type farcall.StubTemplate
 return {
   language = "NAME",
@@ -200,8 +195,7 @@ return {
   -- texts are anything, so put none of them into code as it is (farcall.literal escapes).
   render = function(tools, options)
     return {
-      { name = "farcall_call.py", text = RUNTIME },
-      { name = "sitecustomize.py", text = START },
+      { name = options.module .. ".py", text = RUNTIME },
     }
   end,
 
