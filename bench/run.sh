@@ -18,3 +18,5 @@ echo "== oneshots"
 host bench/oneshots.lua "$build"
 echo "== base64"
 "$build/bench/base64"
+echo "== JSON"
+host bench/json.lua

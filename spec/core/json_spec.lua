@@ -37,6 +37,22 @@ local function bits(number)
   return tostring(cell.bits)
 end
 
+ffi.cdef([[
+  double strtod(const char *, char **);
+  int snprintf(char *, size_t, const char *, ...);
+]])
+
+-- How many digits it takes to tell a double from all others.
+local function digits_needed(number)
+  local text = ffi.new("char[64]")
+  for digits = 1, 17 do
+    ffi.C.snprintf(text, 64, "%.*e", ffi.new("int", digits - 1), number)
+    if ffi.C.strtod(text, nil) == number then
+      return digits
+    end
+  end
+end
+
 local function double_of(high, low)
   cell.words[0], cell.words[1] = low, high
   return cell.number
@@ -216,8 +232,7 @@ describe("json.decode", function()
 
   it("reads numbers as the C library does", function()
     local random = generator(1)
-    ffi.cdef("double strtod(const char *, char **);")
-    for _ = 1, 20000 do
+    for _ = 1, 5000 do
       local digits = {}
       for i = 1, 1 + random(22) do
         digits[i] = random(10)
@@ -362,7 +377,7 @@ describe("json.encode", function()
 
   it("writes any double so that it reads the same, in no more digits than needed", function()
     local random = generator(2)
-    for i = 1, 20000 do
+    for i = 1, 5000 do
       local number = double_of(i % 2 == 0 and random(2 ^ 31) or 0x3a000000 + random(0x0a000000),
         random(2 ^ 31) * 2 + random(2))
       if number == number and number < math.huge then
@@ -371,11 +386,7 @@ describe("json.encode", function()
         assert.equal(bits(number), bits(json.decode(text)), text)
         if i % 10 == 0 then
           local digits = #text:gsub("e.*", ""):gsub("%.", ""):gsub("^0+", "")
-          local needed = 1
-          while tonumber(("%." .. needed - 1 .. "e"):format(number)) ~= number do
-            needed = needed + 1
-          end
-          assert.is_true(digits <= needed, text)
+          assert.is_true(digits <= digits_needed(number), text)
         end
       end
     end
@@ -548,7 +559,7 @@ describe("json beside lua-cjson", function()
       args = { path = "a\nb", list = { 1.5, -2e-9, json.null, true } },
     })
     local accepted = 0
-    for _ = 1, 20000 do
+    for _ = 1, 5000 do
       local at = 1 + random(#text)
       local damaged = text:sub(1, at - 1) .. string.char(random(256)) .. text:sub(at + random(3))
       local value, _, _, offset = json.decode(damaged)
@@ -561,6 +572,6 @@ describe("json beside lua-cjson", function()
       end
       assert.equal(value ~= nil, json.check(damaged) == true)
     end
-    assert.is_true(accepted > 100)
+    assert.is_true(accepted > 25)
   end)
 end)
