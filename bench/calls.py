@@ -50,7 +50,7 @@ def floor(server):
         finally:
             host.kill()
             host.wait()
-        return float(answer.stdout.split()[0])
+        return float(answer.stdout.split()[1])
 
 
 def farcall():

@@ -81,7 +81,8 @@ local KIND_OF_CODE = {
   TYPE = "usage", EISDIR = "usage", RAISED = "internal",
   EOF = "lost", EPIPE = "lost", ECONNRESET = "lost", CLOSED = "lost",
   ECONNREFUSED = "unavailable", EAGAIN = "unavailable", ENOMEM = "unavailable",
-  ENOEXEC = "exec", UNSUPPORTED = "unsupported", NOTFILE = "unsupported", PARTIAL = "lost", ENOSYS = "unsupported", CANCELLED = "cancelled",
+  ENOEXEC = "exec", UNSUPPORTED = "unsupported", NOTFILE = "unsupported",
+  PARTIAL = "lost", ENOSYS = "unsupported", CANCELLED = "cancelled",
 }
 
 ---Turns the core's failure (message, code) into an error; the kind follows from the code.

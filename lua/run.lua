@@ -126,10 +126,10 @@ end
 
 -- The script goes by its own name in tracebacks, as far as that is a plain one that no file of the
 -- stub has.
-local function script_name(run, files)
+local function script_name(run, contents)
   local name = (run.job.filename or ""):match("[^/]*$")
   local taken = false
-  for _, file in ipairs(files) do
+  for _, file in ipairs(contents) do
     taken = taken or file.name == name
   end
   if taken or #name > 100 or not name:find("^[%w_][%w_.%-]*$") then
@@ -140,8 +140,8 @@ end
 
 ---Makes the run's private directory: token, stub, script.
 local function furnish(run)
-  local files, err = stub.render(run.template, run.toolset, run.cfg.stub_options)
-  if not files then
+  local contents, err = stub.render(run.template, run.toolset, run.cfg.stub_options)
+  if not contents then
     return nil, err
   end
   local message, code
@@ -149,10 +149,10 @@ local function furnish(run)
   if not run.dir then
     return nil, errors.wrap("directory of the run", message, code)
   end
-  run.script = script_name(run, files)
-  table.insert(files, { name = run.script, text = run.job.script })
-  table.insert(files, { name = "token", text = run.token })
-  for _, file in ipairs(files) do
+  run.script = script_name(run, contents)
+  table.insert(contents, { name = run.script, text = run.job.script })
+  table.insert(contents, { name = "token", text = run.token })
+  for _, file in ipairs(contents) do
     local written
     written, message, code = atomicfile.write(run.dir .. "/" .. file.name, file.text,
       { mode = MODE_PRIVATE, sync = false })

@@ -138,9 +138,11 @@ local function perform(self, spec)
   local streams = { out = collector(word, max), err = collector(word, max) }
   -- `command eval` keeps a syntax error from ending the shell; the command's own standard input is
   -- empty, so that it cannot eat what is sent to the shell.
-  local script = ("command eval %s </dev/null\nfarcall_status=$?\n"):format(quoting.sh(spec.command))
-    .. ("printf '%s %%s\\n' $farcall_status >&8; printf '%s %%s\\n' $farcall_status >&9\n")
-      :format(word, word)
+  local script = table.concat({
+    "command eval " .. quoting.sh(spec.command) .. " </dev/null", "farcall_status=$?",
+    ("printf '%s %%s\\n' $farcall_status >&8"):format(word),
+    ("printf '%s %%s\\n' $farcall_status >&9"):format(word), "",
+  }, "\n")
   local written
   written, err = process:write(script)
   if not written then

@@ -156,9 +156,9 @@ function Connection:line(line)
   self.server.on_request(request, function(reply)
     reply.id = id
     self.in_flight = self.in_flight - 1
-    local sent, problem = self:send(reply)
+    local sent, unsendable = self:send(reply)
     self:pace()
-    return sent, problem
+    return sent, unsendable
   end)
 end
 
