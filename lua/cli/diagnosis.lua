@@ -114,22 +114,24 @@ end
 
 ---@async
 local function start_time(path)
-  local loop_start = task.now()
+  local began = task.now()
   local child = proc.spawn(task.loop(), {
     argv = { path, "-c", "pass" }, stdin = "null", stdout = "null", stderr = "null",
   })
   if not child then
     return nil
   end
-  local _, ended = task.timeout(ANSWER_TIME, function()
+  local sound = task.timeout(ANSWER_TIME, function()
     return task.await(function(resume)
       child:on_exit(function(how, code)
-        resume(how == "exit" and code == 0, true)
+        resume(how == "exit" and code == 0)
       end)
     end)
   end)
+  local took = task.now() - began
+  child:kill("KILL")
   child:close()
-  return ended == true and task.now() - loop_start or nil
+  return sound and took or nil
 end
 
 ---@async

@@ -1,0 +1,124 @@
+-- SPDX-License-Identifier: MIT
+-- What tells about this installation: doctor, config, completion.
+local build = require("spec.support.build")
+local cli = require("spec.support.cli")
+local fs = require("farcall.core.fs")
+local helper = require("spec.helper")
+local json = require("farcall.core.json")
+
+local function findings(got)
+  local by_name = {}
+  for _, found in ipairs(assert(json.decode(got.out)).findings) do
+    by_name[found.name] = found
+  end
+  return by_name
+end
+
+describe("farcall doctor", function()
+  it("finds that a sound installation works", function()
+    local home = cli.home()
+    local got = home:run({ "doctor" })
+    assert.equal(0, got.code, got.out .. got.err)
+    assert.equal("", got.err)
+    for _, name in ipairs({
+      "versions", "configuration", "runtime", "state", "process trees", "python", "run",
+    }) do
+      assert.is_truthy(got.out:find("\n%w+ +" .. name) or got.out:find("^%w+ +" .. name), got.out)
+    end
+    local told = home:run({ "doctor", "--json" })
+    assert.equal(1, select(2, told.out:gsub("\n", "")))
+    assert.is_true(json.decode(told.out).ok)
+    assert.matches("^a script with one call took", findings(told).run.message)
+    assert.same({}, fs.list(home.dir .. "/runtime/farcall"))
+  end)
+
+  it("says how process trees are held, and how to hold them better", function()
+    local found = findings(cli.home():run({ "doctor", "--json" }))["process trees"]
+    local level = found.message:match("^(%w+):")
+    assert.is_truthy(level == "pidns" or level == "cgroup" or level == "subreaper")
+    assert.equal(level ~= "pidns", found.hint ~= nil)
+  end)
+
+  it("finds a version manager's shim, and a Python that is not there or broken", function()
+    local home = cli.home()
+    local shim = home:write("bin/python3", "#!/bin/sh\nexec /usr/bin/python3 \"$@\"\n")
+    assert(fs.chmod(shim, 493))
+    local path = { env = { PATH = home.dir .. "/bin:/usr/bin:/bin" } }
+    local python = findings(home:run({ "doctor", "--json" }, path)).python
+    assert.equal("warn", python.status)
+    assert.matches("looks for the real one", python.message, 1, true)
+    helper.write(shim, "#!/bin/sh\nexit 1\n")
+    local got = home:run({ "doctor", "--json" }, path)
+    assert.equal("fail", findings(got).python.status)
+    assert.equal(125, got.code)
+    got = home:run({ "doctor", "--json" }, { env = { PATH = home.dir } })
+    assert.equal("fail", findings(got).python.status)
+    assert.matches("apt%-get install", findings(got).python.hint)
+  end)
+
+  it("finds a state directory that cannot be written and a configuration with a mistake", function()
+    local home = cli.home()
+    home:write("file", "")
+    local got = home:run({ "doctor", "--json" }, { env = { XDG_STATE_HOME = home.dir .. "/file" } })
+    assert.equal(125, got.code)
+    assert.equal("fail", findings(got).state.status)
+    home:write("work/conf.lua", "\nlimit { timeout = 3 }\n")
+    got = home:run({ "doctor", "-C", "conf.lua", "--json" })
+    assert.equal(125, got.code)
+    assert.equal("fail", findings(got).configuration.status)
+    assert.matches("conf.lua:2: ", findings(got).configuration.message, 1, true)
+  end)
+
+  it("finds that the supervisor is missing", function()
+    local home = cli.home()
+    local got = home:run({ "doctor", "--json" }, { env = { FARCALL_SUPERVISOR = "/no/such" } })
+    assert.equal(125, got.code)
+    assert.equal("fail", findings(got)["process trees"].status)
+    assert.matches("beside farcall", findings(got)["process trees"].hint, 1, true)
+  end)
+end)
+
+describe("farcall completion", function()
+  it("completes commands and options in bash", function()
+    local home = cli.home()
+    local got = home:run({ "completion", "bash" })
+    assert.same({ 0, "" }, { got.code, got.err })
+    local script = home:write("work/complete.bash", got.out)
+    local function complete(...)
+      local words = "farcall " .. table.concat({ ... }, " ")
+      local pipe = io.popen(("bash -c 'source %s && COMP_WORDS=(%s) COMP_CWORD=%d && _farcall && "
+        .. "echo ${COMPREPLY[@]}; complete -p farcall'"):format(script, words, select("#", ...)))
+      local text = pipe:read("*a")
+      pipe:close()
+      return text:match("^([^\n]*)\n(.*)$")
+    end
+    local words, registered = complete("ru")
+    assert.equal("run runs", words)
+    assert.matches("-F _farcall farcall", registered, 1, true)
+    assert.equal("--timeout --transport", (complete("run", "--t")):gsub("%-%-transport %-%-timeout",
+      "--timeout --transport"), nil)
+    assert.equal("--stdin", (complete("exec", "--s")))
+  end)
+
+  it("has the names of all commands for zsh and fish", function()
+    local home = cli.home()
+    for shell, start in pairs({ zsh = "^#compdef farcall\n", fish = "complete %-c farcall" }) do
+      local got = home:run({ "completion", shell })
+      assert.equal(0, got.code)
+      assert.matches(start, got.out)
+      for _, row in ipairs(require("farcall.cli").COMMANDS) do
+        assert.is_truthy(got.out:find(row[1], 1, true), row[1])
+      end
+    end
+  end)
+end)
+
+describe("farcall version", function()
+  it("is the same everywhere", function()
+    local home = cli.home()
+    local version = json.decode(home:run({ "version", "--json" }).out).farcall
+    assert.equal(("farcall %s\n"):format(version), home:run({ "--version" }).out)
+    assert.is_truthy(helper.read("CMakeLists.txt"):find("VERSION " .. version, 1, true))
+    assert.is_truthy(fs.stat(build.dir .. "/farcall-supervisor"))
+  end)
+end)
