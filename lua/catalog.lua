@@ -20,6 +20,15 @@ function catalog.new(cfg)
   return setmetatable({ cfg = cfg, backends = {} }, catalog)
 end
 
+local function names_of(map)
+  local names = {}
+  for name in pairs(map) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  return names
+end
+
 ---The backend file of this name, loaded once.
 ---@param kind string
 ---@return farcall.Backend?
@@ -42,6 +51,18 @@ function catalog:load_backend(kind)
   return backend
 end
 
+-- A path in a configuration is relative to its file, where the backend is on this machine.
+local function placed(options, backend, dir)
+  local values = {}
+  for name, value in pairs(options) do
+    local declared = (backend.options or {})[name]
+    local relative = dir and declared and declared.type == "path" and backend.caps
+      and backend.caps.same_host and type(value) == "string" and value:find("^[^/]")
+    values[name] = relative and dir .. "/" .. value:gsub("^%./", "") or value
+  end
+  return values
+end
+
 ---The backend of this name with the options that count: the configuration's, then the job's.
 ---@param name? string of a configured backend, or of a backend file; the default one when absent
 ---@param overrides? table<string, any>
@@ -53,10 +74,13 @@ function catalog:backend(name, overrides)
   local configured = self.cfg.backends[name]
   local backend, err = self:load_backend(configured and configured.use or name)
   if not backend then
+    local near = not configured and schema.suggest(name, names_of(self.cfg.backends))
+    err.hint = near and ("did you mean %s?"):format(near) or err.hint
     return nil, err
   end
   local values = {}
-  for _, source in ipairs({ configured and configured.options or {}, overrides or {} }) do
+  local own = configured and placed(configured.options, backend, configured.dir)
+  for _, source in ipairs({ own or {}, overrides or {} }) do
     for key, value in pairs(source) do
       values[key] = value
     end

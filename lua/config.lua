@@ -6,9 +6,11 @@
 -- environment variables.
 
 local config_file = require("farcall.config_file")
+local config_words = require("farcall.config_words")
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
-local schema = require("farcall.schema")
+local places = require("farcall.places")
+local suggest = require("farcall.suggest")
 local system = require("farcall.core.system")
 local trust = require("farcall.trust")
 
@@ -21,16 +23,23 @@ local DEFAULT_LIMITS = {
   spill_bytes = 5000000,
 }
 
--- FARCALL_X -> what it sets. FARCALL_LUA is the program's own; the last two are what a script sees.
-local VARIABLES = {
-  FARCALL_BACKEND = { value = "default_backend" }, FARCALL_TIMEOUT = { limit = "timeout" },
-  FARCALL_MAX_CALLS = { limit = "max_calls" }, FARCALL_STATE_DIR = { value = "state_dir" },
-  FARCALL_RUNTIME_DIR = { value = "runtime_dir" }, FARCALL_STUB_MODULE = { value = "stub_module" },
-  FARCALL_LUA = {}, FARCALL_RUN_DIR = {}, FARCALL_SUPERVISOR = {},
+---The variables that count, in the order of the help. Any other that begins with FARCALL_ is an
+---error: it would be a setting that is silently not there. An empty one is as good as not set.
+---@type {name: string, doc: string, limit?: string, value?: string, path?: boolean}[]
+config.VARIABLES = {
+  { name = "FARCALL_BACKEND", value = "default_backend", doc = "the backend of runs without -b" },
+  { name = "FARCALL_TIMEOUT", limit = "timeout", doc = "seconds until a script is killed" },
+  { name = "FARCALL_MAX_CALLS", limit = "max_calls", doc = "tool calls of a script" },
+  { name = "FARCALL_STUB_MODULE", value = "stub_module", doc = "the module that scripts import" },
+  { name = "FARCALL_STATE_DIR", value = "state_dir", path = true, doc = "where runs are kept" },
+  { name = "FARCALL_RUNTIME_DIR", value = "runtime_dir", path = true, doc = "where sockets are" },
+  { name = "FARCALL_SUPERVISOR", doc = "the program farcall-supervisor, if not beside farcall" },
+  { name = "FARCALL_LUA", doc = "the directory that holds farcall's Lua files, as farcall/" },
+  { name = "FARCALL_RUN_DIR", doc = "set for scripts: where their socket and stub are" },
 }
 
 ---@class farcall.Config
----@field backends table<string, {use: string, options: table, origin: string}>
+---@field backends table<string, {use: string, options: table, origin: string, dir: string}>
 ---@field default_backend? string
 ---@field policies {name?: string, path?: string, options: table, origin: string}[]
 ---@field tools table<string, table> the configuration's own tools
@@ -64,98 +73,87 @@ local function contains(list, value)
   return false
 end
 
-local function absolute(path)
-  return path:sub(1, 1) == "/" and path or system.cwd() .. "/" .. path:gsub("^%./", "")
-end
-
--- The directory that holds this file, absolute, with no link resolved.
-local LUA_DIR = absolute(debug.getinfo(1, "S").source:match("^@(.*)/config%.lua$") or "lua")
-
----The supervisor is installed beside the program; a host program finds it from the Lua tree.
-local function find_supervisor(environ)
-  if environ.FARCALL_SUPERVISOR then
-    return environ.FARCALL_SUPERVISOR
+---./farcall.lua, as far as it is trusted.
+local function read_here(path, environ, state_dir)
+  local read, err = trust.reader(state_dir, path)
+  if not read then
+    return nil, err
   end
-  local beside = (system.exe() or ""):match("^(.*)/") or "."
-  for _, dir in ipairs({ beside, LUA_DIR .. "/../..", LUA_DIR .. "/../../../../bin" }) do
-    if fs.stat(dir .. "/farcall-supervisor") then
-      return dir .. "/farcall-supervisor"
-    end
+  local layer
+  layer, err = config_file.load(path, { environ = environ, read = read })
+  if not layer then
+    return nil, err
   end
-  return nil
-end
-
--- A directory of the XDG specification: one that is empty or not absolute is as good as not set.
-local function xdg(environ, name, default)
-  local dir = environ[name]
-  return dir and dir:sub(1, 1) == "/" and dir or default
-end
-
-local function state_home(environ)
-  return xdg(environ, "XDG_STATE_HOME", (environ.HOME or "/tmp") .. "/.local/state")
-end
-
----A directory that only this user can enter, made when it is not there. One that somebody else owns
----or can enter is refused.
-local function private_directory(path)
-  local made, message = fs.mkdir(path, 448, true)
-  local stat = fs.stat(path, true)
-  if not stat then
-    return failure(("%s: cannot be made: %s"):format(path, not made and message or "?"))
-  end
-  if stat.type ~= "directory" or stat.uid ~= system.uid() or stat.mode % 64 ~= 0 then
-    return failure(path .. ": must be a directory of yours with mode 0700")
-  end
-  return path
-end
-
-local function runtime_home(environ)
-  local dir = xdg(environ, "XDG_RUNTIME_DIR")
-  return dir and dir .. "/farcall" or ("/tmp/farcall-%d"):format(system.uid())
+  local trusted
+  trusted, err = trust.check(state_dir, layer)
+  return trusted and layer, err
 end
 
 ---The configuration files that count, in order.
 ---@return farcall.ConfigLayer[]?
 ---@return farcall.Error? err
-local function read_layers(options, environ, state_dir)
-  local layers = {}
-  local config_home = xdg(environ, "XDG_CONFIG_HOME", (environ.HOME or "") .. "/.config")
-  local paths = { "/etc/farcall/config.lua", config_home .. "/farcall/config.lua" }
-  local here = system.cwd() .. "/farcall.lua"
+local function read_layers(options, environ)
+  local layers, paths = {}, {}
+  for _, path in ipairs(places.config_files(environ)) do
+    paths[#paths + 1] = fs.stat(path) and path
+  end
   if options.file then
-    table.insert(paths, absolute(options.file))
-    if not fs.stat(absolute(options.file)) then
+    local path = places.absolute(options.file)
+    if not fs.stat(path) then
       return failure(options.file .. ": no such configuration file")
     end
-  elseif fs.stat(here) and not options.ignore_here then
-    local trusted, err = trust.check_file(state_dir, here)
-    if not trusted then
+    paths[#paths + 1] = path
+  end
+  for i, path in ipairs(paths) do
+    local err
+    layers[i], err = config_file.load(path, { environ = environ })
+    if err then
       return nil, err
     end
-    table.insert(paths, here)
   end
-  for _, path in ipairs(paths) do
-    if fs.stat(path) then
-      local layer, err = config_file.load(path)
-      if layer and path == here and not options.file then
-        local trusted
-        trusted, err = trust.check(state_dir, layer)
-        layer = trusted and layer
-      end
-      if not layer then
-        return nil, err
-      end
-      table.insert(layers, layer)
+  local here = not options.file and not options.ignore_here and places.config_here()
+  -- The user's own file can lie in the current directory too.
+  if here and not contains(paths, here) then
+    local layer, err = read_here(here, environ, places.state_dir(environ))
+    if not layer then
+      return nil, err
     end
+    table.insert(layers, layer)
   end
   return layers
+end
+
+-- An operator's budget, by limits or by the policy of that name; a later one only lowers it.
+local function set_budget(cfg, value, origin)
+  if not cfg.max_calls_fixed or value < cfg.limits.max_calls then
+    cfg.limits.max_calls = value
+    cfg.origins["limits.max_calls"] = origin
+  end
+  cfg.max_calls_fixed = true
+end
+
+local function apply_limits(cfg, layer)
+  for name, entry in pairs(layer.limits) do
+    if name == "max_calls" then
+      set_budget(cfg, entry.value, entry.origin)
+    else
+      cfg.limits[name] = entry.value
+      cfg.origins["limits." .. name] = entry.origin
+    end
+  end
+  for _, entry in ipairs(layer.policies) do
+    local most = entry.name == "budget" and tonumber(entry.options.max_calls)
+    if most and not config_words.limit_problem("max_calls", most) then
+      set_budget(cfg, most, entry.origin)
+    end
+  end
 end
 
 ---Everything that a layer says over what is there so far.
 local function apply_layer(cfg, layer)
   table.insert(cfg.files, layer.path)
   for name, entry in pairs(layer.values) do
-    if name:find("_path$") or name == "passthrough" then
+    if type(entry.value) == "table" then
       for _, item in ipairs(entry.value) do
         table.insert(cfg[name], item)
       end
@@ -164,24 +162,26 @@ local function apply_layer(cfg, layer)
     end
     cfg.origins[name] = entry.origin
   end
-  for name, entry in pairs(layer.limits) do
-    if name == "max_calls" and cfg.max_calls_fixed then
-      entry.value = math.min(entry.value, cfg.limits.max_calls)
-    end
-    cfg.limits[name] = entry.value
-    cfg.origins["limits." .. name] = entry.origin
-    cfg.max_calls_fixed = cfg.max_calls_fixed or name == "max_calls"
-  end
+  apply_limits(cfg, layer)
   for name, entry in pairs(layer.backends) do
     cfg.backends[name] = entry
   end
   for _, entry in ipairs(layer.policies) do
     table.insert(cfg.policies, entry)
-    cfg.max_calls_fixed = cfg.max_calls_fixed or entry.name == "budget"
   end
   for name, tool in pairs(layer.tools) do
     cfg.tools[name] = tool
   end
+end
+
+local function only_those_in(names, kept)
+  local list = {}
+  for _, name in ipairs(names) do
+    if contains(kept, name) then
+      list[#list + 1] = name
+    end
+  end
+  return list
 end
 
 -- The first list of tools counts, later ones narrow it; without any, the built-in tools and those
@@ -190,28 +190,17 @@ local function list_tools(cfg, layers)
   local names
   for _, layer in ipairs(layers) do
     local list = layer.tool_list
-    if list and not names then
-      names = list.names
-    elseif list then
-      local wanted, kept = {}, {}
-      for _, name in ipairs(list.names) do
-        wanted[name] = true
-      end
-      for _, name in ipairs(names) do
-        if wanted[name] then
-          kept[#kept + 1] = name
-        end
-      end
-      names = kept
+    if list then
+      names = names and only_those_in(names, list.names) or list.names
+      cfg.origins.tools = list.origin
     end
-    cfg.origins.tools = list and list.origin or cfg.origins.tools
   end
   if not names then
     names = {}
     for _, name in ipairs(BUILT_IN_TOOLS) do
       names[#names + 1] = name
     end
-    for name in pairs(cfg.tools) do
+    for _, name in ipairs(config_words.sorted_keys(cfg.tools)) do
       if not contains(BUILT_IN_TOOLS, name) then
         names[#names + 1] = name
       end
@@ -220,48 +209,66 @@ local function list_tools(cfg, layers)
   cfg.enabled_tools = names
 end
 
+-- Sets a limit that a variable or a flag asks for; the budget only as far as it may.
+local function set_limit(cfg, name, value, origin)
+  if name == "max_calls" and cfg.max_calls_fixed and value > cfg.limits.max_calls then
+    return
+  end
+  cfg.limits[name] = value
+  cfg.origins["limits." .. name] = origin
+end
+
 ---@return true?
 ---@return farcall.Error? err
-local function apply_variables(cfg, environ)
+local function refuse_unknown_variables(environ)
   local known = {}
-  for name in pairs(VARIABLES) do
-    known[#known + 1] = name
+  for i, variable in ipairs(config.VARIABLES) do
+    known[i] = variable.name
   end
-  for name, value in pairs(environ) do
-    local target = VARIABLES[name]
-    if name:find("^FARCALL_") and not target then
-      local near = schema.suggest(name, known)
+  for _, name in ipairs(config_words.sorted_keys(environ)) do
+    if name:find("^FARCALL_") and not contains(known, name) then
+      local near = suggest.nearest(name, known)
       return failure("unknown environment variable " .. name,
-        near and ("did you mean %s?"):format(near) or nil)
-    elseif target and target.limit then
-      local number = tonumber(value)
-      if not number or number <= 0 then
-        return failure(("%s must be a number above 0, not %q"):format(name, value))
-      end
-      if target.limit == "max_calls" and cfg.max_calls_fixed then
-        number = math.min(number, cfg.limits.max_calls)
-      end
-      cfg.limits[target.limit] = number
-      cfg.origins["limits." .. target.limit] = name
-    elseif target and target.value then
-      cfg[target.value] = value
-      cfg.origins[target.value] = name
+        near and ("did you mean %s?"):format(near) or "`farcall config --help` lists them")
     end
   end
   return true
 end
 
+---@return true?
+---@return farcall.Error? err
+local function apply_variables(cfg, environ)
+  for _, variable in ipairs(config.VARIABLES) do
+    local name, text = variable.name, environ[variable.name] or ""
+    if text ~= "" and variable.limit then
+      local problem = config_words.limit_problem(variable.limit, tonumber(text))
+      if problem then
+        return failure(("%s=%s: %s"):format(name, text, problem))
+      end
+      set_limit(cfg, variable.limit, tonumber(text), name)
+    elseif text ~= "" and variable.value then
+      cfg[variable.value] = variable.path and places.absolute(text) or text
+      cfg.origins[variable.value] = name
+    end
+  end
+  return refuse_unknown_variables(environ)
+end
+
+local FLAGS = { timeout = "--timeout", max_calls = "--max-calls" }
+
 ---Flags of a run that concern limits; the rest of a run's flags belong to its job.
 local function apply_flags(cfg, flags)
-  if flags.timeout then
-    cfg.limits.timeout = flags.timeout
-    cfg.origins["limits.timeout"] = "--timeout"
+  for name, flag in pairs(FLAGS) do
+    local value = flags[name]
+    if value then
+      local problem = config_words.limit_problem(name, value)
+      if problem then
+        return nil, errors.new("usage", flag, problem)
+      end
+      set_limit(cfg, name, value, flag)
+    end
   end
-  if flags.max_calls then
-    local lower = cfg.max_calls_fixed and cfg.limits.max_calls or math.huge
-    cfg.limits.max_calls = math.min(flags.max_calls, lower)
-    cfg.origins["limits.max_calls"] = "--max-calls"
-  end
+  return true
 end
 
 local ONE_OF = {
@@ -279,7 +286,7 @@ local function check_values(cfg)
     return failure("farcall-supervisor is not beside the program",
       "build or install it whole, or set FARCALL_SUPERVISOR")
   end
-  return true
+  return places.make_private(cfg.runtime_dir)
 end
 
 ---@class farcall.config.Options
@@ -290,22 +297,21 @@ end
 
 ---@param options? farcall.config.Options
 ---@return farcall.Config?
----@return farcall.Error? err of kind config or denied
+---@return farcall.Error? err of kind config or denied; usage where a flag is wrong
 ---@nodiscard
 function config.load(options)
   options = options or {}
   local environ = options.environ or system.environ()
-  local state_dir = environ.FARCALL_STATE_DIR or state_home(environ) .. "/farcall"
-  local layers, err = read_layers(options, environ, state_dir)
+  local layers, err = read_layers(options, environ)
   if not layers then
     return nil, err
   end
   local cfg = {
     backends = {}, policies = {}, tools = {}, backend_path = {}, policy_path = {}, tool_path = {},
     stub_path = {}, passthrough = {}, limits = {}, max_calls_fixed = false, journal_sync = "end",
-    stub_module = "farcall", state_dir = state_dir, runtime_dir = runtime_home(environ),
-    environ = environ, supervisor = find_supervisor(environ), lua_dir = LUA_DIR, files = {},
-    origins = {},
+    stub_module = "farcall", state_dir = places.state_dir(environ),
+    runtime_dir = places.runtime_dir(environ), environ = environ,
+    supervisor = places.supervisor(environ), lua_dir = places.LUA_DIR, files = {}, origins = {},
   }
   for name, value in pairs(DEFAULT_LIMITS) do
     cfg.limits[name] = value
@@ -317,11 +323,10 @@ function config.load(options)
   local ok
   ok, err = apply_variables(cfg, environ)
   if ok then
-    apply_flags(cfg, options.flags or {})
-    ok, err = check_values(cfg)
+    ok, err = apply_flags(cfg, options.flags or {})
   end
   if ok then
-    ok, err = private_directory(cfg.runtime_dir)
+    ok, err = check_values(cfg)
   end
   if not ok then
     return nil, err
@@ -340,16 +345,16 @@ end
 ---@return farcall.ConfigLayer?
 ---@return farcall.Error|string err or the state directory
 function config.here()
-  local path = system.cwd() .. "/farcall.lua"
-  if not fs.stat(path) then
-    return failure("there is no farcall.lua in " .. system.cwd())
+  local path = places.config_here()
+  if not path then
+    return failure("there is no farcall.lua in " .. (system.cwd() or "the current directory"))
   end
-  local layer, err = config_file.load(path)
+  local environ = system.environ()
+  local layer, err = config_file.load(path, { environ = environ })
   if not layer then
     return nil, err
   end
-  local environ = system.environ()
-  return layer, environ.FARCALL_STATE_DIR or state_home(environ) .. "/farcall"
+  return layer, places.state_dir(environ)
 end
 
 return config

@@ -1,200 +1,149 @@
 -- SPDX-License-Identifier: MIT
 -- One configuration file: runs it with the words of a configuration as its globals and collects
--- what it declares, each with its file and line. It decides nothing about precedence.
+-- what it declares. It decides nothing about precedence.
 
+local config_words = require("farcall.config_words")
 local errors = require("farcall.errors")
+local fs = require("farcall.core.fs")
 local plugin = require("farcall.plugin")
-local schema = require("farcall.schema")
 
 local config_file = {}
 
----@class farcall.ConfigLayer what one file declares
+local MAX_FILE = 16 * 1024 * 1024
+local MAX_INCLUDES = 20 -- files in files
+
+---@class farcall.ConfigLayer what one file declares, with the files that it includes
 ---@field path string
 ---@field values table<string, {value: any, origin: string}> plain settings by name
 ---@field limits table<string, {value: any, origin: string}>
----@field backends table<string, table> name -> {use, options, origin}
+---@field backends table<string, table> name -> {use, options, origin, dir}
 ---@field policies table[] {name or path, options, origin}
 ---@field tools table<string, table> name -> definition with origin
 ---@field tool_list? {names: string[], origin: string}
 ---@field loads string[] other files and directories that it names, for the trust of it
 
--- Plain settings: name -> type; "path" and "paths" are relative to the file.
-config_file.SETTINGS = {
-  default_backend = "string", stub_module = "string", stub_errors = "string",
-  journal_sync = "string", state_dir = "path", runtime_dir = "path",
-  backend_path = "paths", policy_path = "paths", tool_path = "paths", stub_path = "paths",
-  passthrough = "list",
+-- What of Lua a configuration has. Files, processes and modules are for the files that tool_path,
+-- backend_path and so on name: a trusted configuration loads nothing that trust does not know of.
+local SAFE = {
+  "assert", "error", "ipairs", "next", "pairs", "pcall", "select", "tonumber", "tostring", "type",
+  "unpack", "xpcall",
+}
+local LIBRARIES = {
+  string = string, table = table, math = math, bit = require("bit"),
+  os = { clock = os.clock, date = os.date, difftime = os.difftime, time = os.time },
 }
 
--- Limits and what they count.
-config_file.LIMITS = {
-  timeout = "seconds of a script", max_calls = "tool calls of a script",
-  parallel_calls = "tool calls at once", stdout_bytes = "bytes of output in a result",
-  stderr_bytes = "bytes of errors in a result", spill_bytes = "bytes of output kept in a file",
-}
-
-local function is_list_of_strings(value)
-  if type(value) ~= "table" then
-    return false
+-- Fresh copies, so that a configuration cannot change what others use.
+local function safe_globals()
+  local globals = {}
+  for _, name in ipairs(SAFE) do
+    globals[name] = _G[name]
   end
-  local count = 0
-  for key, item in pairs(value) do
-    if type(key) ~= "number" or type(item) ~= "string" then
-      return false
+  for library, functions in pairs(LIBRARIES) do
+    globals[library] = {}
+    for name, value in pairs(functions) do
+      globals[library][name] = value
     end
-    count = count + 1
   end
-  return count == #value
+  globals.string.dump = nil
+  setmetatable(globals.os, { __index = function(_, name)
+    error(("os.%s is not there in a configuration; env \"NAME\" reads the environment")
+      :format(tostring(name)), 2)
+  end })
+  return globals
 end
 
-local function unknown(what, name, candidates)
-  local near = schema.suggest(name, candidates)
-  local hint = near and (": did you mean '%s'?"):format(near) or ""
-  return ("unknown %s '%s'%s"):format(what, name, hint)
+local function missing(words, name)
+  if _G[name] ~= nil then
+    return name .. " is not there in a configuration; the files in tool_path, backend_path and "
+      .. "stub_path have all of Lua"
+  end
+  return config_words.unknown("word", name, config_words.sorted_keys(words))
 end
 
-local function keys(map)
-  local list = {}
-  for key in pairs(map) do
-    list[#list + 1] = key
-  end
-  table.sort(list)
-  return list
-end
-
----The words, writing into layer. Levels of error() point at the line of the configuration.
-local function words_for(layer, dir)
-  local words = {}
-
-  local function origin(level)
-    local info = debug.getinfo(level + 1, "Sl")
-    return ("%s:%d"):format(info.source:gsub("^@", ""), info.currentline)
-  end
-
-  local function absolute(path)
-    return path:sub(1, 1) == "/" and path or dir .. "/" .. path:gsub("^%./", "")
-  end
-
-  local function check(value, expected, level)
-    if expected == "paths" or expected == "list" then
-      if not is_list_of_strings(value) then
-        error("expected a list of strings, { \"...\" }", level + 1)
-      end
-    elseif type(value) ~= "string" then
-      error("expected a string, got a " .. type(value), level + 1)
-    end
-  end
-
-  for name, expected in pairs(config_file.SETTINGS) do
-    words[name] = function(value)
-      check(value, expected, 2)
-      if expected == "path" then
-        value = absolute(value)
-      elseif expected == "paths" then
-        local paths = {}
-        for i, path in ipairs(value) do
-          paths[i] = absolute(path)
-          table.insert(layer.loads, paths[i])
-        end
-        value = paths
-      end
-      layer.values[name] = { value = value, origin = origin(2) }
-    end
-  end
-
-  function words.limits(values)
-    if type(values) ~= "table" then
-      error("limits { name = number }", 2)
-    end
-    for name, value in pairs(values) do
-      if not config_file.LIMITS[name] then
-        error(unknown("limit", tostring(name), keys(config_file.LIMITS)), 2)
-      end
-      if type(value) ~= "number" or value <= 0 then
-        error(("limit %s must be a number above 0 (%s)"):format(name, config_file.LIMITS[name]), 2)
-      end
-      layer.limits[name] = { value = value, origin = origin(2) }
-    end
-  end
-
-  -- word "name" { fields }
-  local function named(word, take)
-    words[word] = function(name)
-      if type(name) ~= "string" then
-        error(("%s \"name\" { ... }"):format(word), 2)
-      end
-      return function(fields)
-        if type(fields) ~= "table" then
-          error(("%s \"%s\" { ... }"):format(word, name), 2)
-        end
-        take(name, fields, origin(2))
-      end
-    end
-  end
-
-  named("backend", function(name, fields, where)
-    local options = {}
-    for key, value in pairs(fields) do
-      if key ~= "use" then
-        options[key] = value
-      end
-    end
-    layer.backends[name] = { use = fields.use or name, options = options, origin = where }
-  end)
-
-  named("policy", function(name, fields, where)
-    local entry = { options = fields, origin = where }
-    if name:find("/", 1, true) then
-      entry.path = absolute(name)
-      table.insert(layer.loads, entry.path)
-    else
-      entry.name = name
-    end
-    table.insert(layer.policies, entry)
-  end)
-
-  named("tool", function(name, fields, where)
-    fields.origin = where
-    layer.tools[name] = fields
-  end)
-
-  function words.tools(names)
-    if not is_list_of_strings(names) then
-      error("tools { \"name\", ... }: the whole list of what scripts may call", 2)
-    end
-    layer.tool_list = { names = names, origin = origin(2) }
-  end
-
-  return words
-end
-
----@param path string absolute
----@return farcall.ConfigLayer?
----@return farcall.Error? err its message begins with FILE:LINE
----@nodiscard
-function config_file.load(path)
-  local layer = {
-    path = path, values = {}, limits = {}, backends = {}, policies = {}, tools = {}, loads = {},
-  }
-  local words = words_for(layer, path:match("^(.*)/") or ".")
-  local environment = setmetatable({}, {
+local function environment_of(words)
+  local globals = safe_globals()
+  return setmetatable({}, {
     __index = function(_, name)
       local value = words[name]
       if value == nil then
-        value = _G[name]
+        value = globals[name]
       end
       if value == nil then
-        error(unknown("word", tostring(name), keys(words)), 2)
+        error(missing(words, name), 2)
       end
       return value
     end,
-    __newindex = function(_, name)
-      error(("a configuration sets no globals: %s"):format(tostring(name)), 2)
+    __newindex = function(_, name, value)
+      if words[name] then
+        error(("write %s %s, without ="):format(name,
+          type(value) == "string" and ("%q"):format(value) or "{ ... }"), 2)
+      elseif config_words.LIMITS[name] then
+        error(("write limits { %s = %s }"):format(name, tostring(value)), 2)
+      end
+      error(("a configuration sets no globals; write local %s = ..."):format(tostring(name)), 2)
     end,
   })
-  local ok, failure = plugin.run(path, environment)
+end
+
+-- Runs the file at path; `include` runs another in its place.
+local function run(path, layer, options, depth)
+  local text, message = options.read(path)
+  if not text then
+    error(message, 0)
+  end
+  local dir = path:match("^(.*)/") or "."
+  local words = config_words.new(layer, dir, options.environ)
+  function words.include(name)
+    if type(name) ~= "string" or name == "" then
+      error("include \"FILE\"", 2)
+    elseif depth >= MAX_INCLUDES then
+      error("the files include one another without end", 2)
+    end
+    local other = name:sub(1, 1) == "/" and name or dir .. "/" .. name:gsub("^%./", "")
+    if not fs.stat(other) then
+      error(("include \"%s\": no such file"):format(other), 2)
+    end
+    table.insert(layer.loads, other)
+    run(other, layer, options, depth + 1)
+  end
+  local ok, failure = plugin.run(path, environment_of(words), text)
   if not ok then
-    return nil, errors.new("config", "", tostring(failure))
+    error(failure, 0)
+  end
+end
+
+local function read_file(path)
+  local text, message = fs.read(path, MAX_FILE)
+  if text then
+    return text
+  end
+  return nil, errors.new("config", path, (message:gsub("^.*: ", "")))
+end
+
+---@class farcall.config_file.Options
+---@field environ? table<string, string> what `env "NAME"` reads
+---@field read? fun(path: string): string?, farcall.Error? how a file is read, and whether it may be
+
+---@param path string absolute
+---@param options? farcall.config_file.Options
+---@return farcall.ConfigLayer?
+---@return farcall.Error? err its message begins with FILE:LINE
+---@nodiscard
+function config_file.load(path, options)
+  options = options or {}
+  local layer = {
+    path = path, values = {}, limits = {}, backends = {}, policies = {}, tools = {}, loads = {},
+    unfinished = {},
+  }
+  local ok, failure = pcall(run, path, layer,
+    { environ = options.environ or {}, read = options.read or read_file }, 1)
+  if not ok then
+    return nil, errors.is(failure) and failure or errors.new("config", "", tostring(failure))
+  end
+  local entry = next(layer.unfinished)
+  if entry then
+    return nil, errors.new("config", "", ("%s: expected %s"):format(entry.where, entry.usage))
   end
   return layer
 end

@@ -99,10 +99,14 @@ end
 ---only so can the watchdog stop what it defines.
 ---@param path string
 ---@param environment? table its globals, the ordinary ones unless given
+---@param text? string what is in the file, when that has been read already
 ---@return boolean ok
 ---@return any value, or the message, which begins with FILE:LINE
-function plugin.run(path, environment)
-  local text, message = fs.read(path, 16 * 1024 * 1024)
+function plugin.run(path, environment, text)
+  local message
+  if not text then
+    text, message = fs.read(path, 16 * 1024 * 1024)
+  end
   if not text then
     return false, path .. ": " .. message
   end

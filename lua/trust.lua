@@ -8,18 +8,31 @@ local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
 local json = require("farcall.core.json")
 local sha256 = require("farcall.core.sha256")
+local system = require("farcall.core.system")
 
 local trust = {}
 
 local MAX_FILE = 16 * 1024 * 1024
+local MODE_DIRECTORY, MODE_FILE = 448, 384 -- 0700, 0600
 
 local function record_path(state_dir)
   return state_dir .. "/trust.json"
 end
 
+-- A record that others could have written is none.
 local function read_records(state_dir)
+  local stat = fs.stat(record_path(state_dir), true)
+  if not stat or stat.type ~= "file" or stat.uid ~= system.uid() or stat.mode % 64 ~= 0 then
+    return {}
+  end
   local text = fs.read(record_path(state_dir), MAX_FILE)
-  return text and json.decode(text) or {}
+  local records = text and json.decode(text)
+  return type(records) == "table" and records or {}
+end
+
+local function record_of(state_dir, path)
+  local record = read_records(state_dir)[path]
+  return type(record) == "table" and record or nil
 end
 
 local function hash_of(path)
@@ -55,10 +68,10 @@ end
 function trust.grant(state_dir, layer)
   local records = read_records(state_dir)
   records[layer.path] = json.object(trust.hashes(layer))
-  local made, message, code = fs.mkdir(state_dir, 448, true)
+  local made, message, code = fs.mkdir(state_dir, MODE_DIRECTORY, true)
   if made then
     made, message, code = atomicfile.write(record_path(state_dir), json.encode(records),
-      { mode = 384 })
+      { mode = MODE_FILE })
   end
   if not made then
     return nil, errors.wrap("trust " .. layer.path, message, code)
@@ -68,27 +81,39 @@ end
 
 local function refusal(path, reason)
   return nil, errors.new("denied", path, reason,
-    { hint = "a configuration is code: read it, then run `farcall trust`" })
+    { hint = "a configuration is code: read it, then run `farcall trust` beside it" })
 end
 
----Whether this very file may be run at all; the files that it names are checked by trust.check.
----@return true?
+---A function that reads files of a trusted configuration: it returns what was recorded, byte by
+---byte, or an error. So nothing is run that has changed meanwhile.
+---@param state_dir string
+---@param path string of the configuration
+---@return (fun(file: string): string?, farcall.Error?)?
 ---@return farcall.Error? err
-function trust.check_file(state_dir, path)
-  local record = read_records(state_dir)[path]
+function trust.reader(state_dir, path)
+  local record = record_of(state_dir, path)
   if not record then
     return refusal(path, "it is not trusted")
   end
-  if record[path] ~= hash_of(path) then
-    return refusal(path, "it has changed since it was trusted")
+  return function(file)
+    local text, message = fs.read(file, MAX_FILE)
+    if not text then
+      return nil, errors.new("config", file, (message:gsub("^.*: ", "")))
+    elseif record[file] ~= sha256.hex(text) then
+      return refusal(file, record[file] and "it has changed since it was trusted"
+        or "it is new since " .. path .. " was trusted")
+    end
+    return text
   end
-  return true
 end
 
+---Whether every file that a configuration names is as it was recorded.
+---@param state_dir string
+---@param layer farcall.ConfigLayer
 ---@return true?
 ---@return farcall.Error? err which names the file that is new, gone or different
 function trust.check(state_dir, layer)
-  local record = read_records(state_dir)[layer.path] or {}
+  local record = record_of(state_dir, layer.path) or {}
   local hashes = trust.hashes(layer)
   for path, hash in pairs(hashes) do
     if record[path] ~= hash then

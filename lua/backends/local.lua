@@ -184,7 +184,12 @@ function backend.open(options, ctx)
   end
   local cwd = own_cwd or options.cwd or "."
   if cwd:sub(1, 1) ~= "/" then
-    cwd = system.cwd() .. "/" .. cwd
+    local here = system.cwd()
+    if not here then
+      return nil, errors.new("not_found", "working directory", "the current one was removed",
+        { hint = "go to another one, or set the option cwd" })
+    end
+    cwd = here .. "/" .. cwd
   end
   return setmetatable({
     name = "local", caps = backend.caps, options = options, supervisor = ctx.supervisor,

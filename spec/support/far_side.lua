@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 -- A tool's ctx for specs: the local backend's, in a scratch directory, with the programs of this
 -- machine or with busybox alone.
 

@@ -1,0 +1,115 @@
+-- SPDX-License-Identifier: MIT
+-- Where farcall's files are on this machine: configuration, state, sockets, the supervisor. The
+-- environment comes from the caller.
+
+local errors = require("farcall.errors")
+local fs = require("farcall.core.fs")
+local system = require("farcall.core.system")
+
+local places = {}
+
+local MODE_PRIVATE = 448 -- 0700
+
+-- A directory out of a variable: one that is empty or not absolute is as good as not set.
+local function directory(environ, name)
+  local dir = environ[name]
+  return dir and dir:sub(1, 1) == "/" and dir or nil
+end
+
+---@param path string
+---@return string
+function places.absolute(path)
+  if path:sub(1, 1) == "/" then
+    return path
+  end
+  return (system.cwd() or ".") .. "/" .. path:gsub("^%./", "")
+end
+
+-- The directory that holds this file, absolute, with no link resolved.
+places.LUA_DIR = places.absolute(debug.getinfo(1, "S").source:match("^@(.*)/places%.lua$") or "lua")
+
+-- For those who have no directory of their own by other means; checked before it is used.
+local function in_tmp()
+  return ("/tmp/farcall-%d"):format(system.uid())
+end
+
+local function is_private(path)
+  local stat = fs.stat(path, true)
+  return stat and stat.type == "directory" and stat.uid == system.uid() and stat.mode % 64 == 0
+end
+
+---The system's configuration file and the user's, whether they are there or not.
+---@param environ table<string, string>
+---@return string[]
+function places.config_files(environ)
+  local files = { "/etc/farcall/config.lua" }
+  local home = directory(environ, "HOME")
+  local dir = directory(environ, "XDG_CONFIG_HOME") or home and home .. "/.config"
+  files[2] = dir and dir .. "/farcall/config.lua"
+  return files
+end
+
+---The configuration of the current directory; nil where there is none.
+---@return string?
+function places.config_here()
+  local cwd = system.cwd()
+  local path = cwd and (cwd == "/" and "" or cwd) .. "/farcall.lua"
+  return path and fs.stat(path) and path or nil
+end
+
+---Where runs and trust are kept.
+---@param environ table<string, string>
+---@return string
+function places.state_dir(environ)
+  if (environ.FARCALL_STATE_DIR or "") ~= "" then
+    return places.absolute(environ.FARCALL_STATE_DIR)
+  end
+  local home = directory(environ, "HOME")
+  local dir = directory(environ, "XDG_STATE_HOME") or home and home .. "/.local/state"
+  return dir and dir .. "/farcall" or in_tmp() .. "/state"
+end
+
+---Where sockets and the files of running scripts are. One in XDG_RUNTIME_DIR counts only when that
+---is there and this user's own: it is not after su and sudo.
+---@param environ table<string, string>
+---@return string
+function places.runtime_dir(environ)
+  local dir = directory(environ, "XDG_RUNTIME_DIR")
+  return dir and is_private(dir) and dir .. "/farcall" or in_tmp()
+end
+
+---Makes a directory that only this user can enter. One that somebody else owns or can enter is
+---refused.
+---@param path string
+---@return string?
+---@return farcall.Error? err
+function places.make_private(path)
+  local _, message, code = fs.mkdir(path, MODE_PRIVATE, true)
+  if not fs.stat(path, true) then
+    return nil, errors.wrap("directory " .. path, message or "it cannot be made", code)
+  elseif not is_private(path) then
+    return nil, errors.new("config", "directory " .. path,
+      "it must be a directory of your own with mode 0700",
+      { hint = "mend that, or name another one by FARCALL_RUNTIME_DIR" })
+  end
+  return path
+end
+
+---The supervisor is installed beside the program; a host program finds it from the Lua tree.
+---@param environ table<string, string>
+---@return string?
+function places.supervisor(environ)
+  if (environ.FARCALL_SUPERVISOR or "") ~= "" then
+    return environ.FARCALL_SUPERVISOR
+  end
+  local beside = (system.exe() or ""):match("^(.*)/") or "."
+  for _, dir in ipairs({ beside, places.LUA_DIR .. "/../..", places.LUA_DIR .. "/../../../../bin" })
+  do
+    if fs.stat(dir .. "/farcall-supervisor") then
+      return dir .. "/farcall-supervisor"
+    end
+  end
+  return nil
+end
+
+return places
