@@ -10,4 +10,7 @@ Examples:
   farcall backends
   farcall backends local
   farcall new backend mine && farcall backends mine]],
+  configured = function(cfg)
+    return cfg.backends
+  end,
 })

@@ -32,12 +32,14 @@ function exec.run(args, ui)
   if not options then
     return session.fail(ui, err)
   end
+  -- Before signals go to the engine: at this read they are for the program as a whole.
+  local stdin = args.stdin and io.read("*a") or nil
   return session.with_engine(args, ui, {}, function(engine)
     local result
     result, err = engine:exec({
       backend = args.backend, options = options, command = args.line,
       argv = not args.line and words or nil, cwd = args.cwd, timeout = args.timeout,
-      stdin = args.stdin and io.read("*a") or nil,
+      stdin = stdin,
     })
     if not result then
       return session.fail(ui, err)

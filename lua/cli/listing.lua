@@ -109,10 +109,15 @@ local function plain(row)
   }
 end
 
-local function show_one(kind, name, all, ui)
-  local row, err = all:describe(kind, name)
+local function show_one(kind, name, all, configured, ui)
+  local entry = configured[name]
+  local row, err = all:describe(kind, entry and entry.use or name)
   if not row then
     return session.fail(ui, err)
+  end
+  if entry then
+    ui:say(("%s is %s as configured in %s; `farcall config` shows how"):format(name, entry.use,
+      entry.origin))
   end
   if ui.json then
     ui:out_json(plain(row))
@@ -126,8 +131,12 @@ local function show_one(kind, name, all, ui)
   return EXIT_OK
 end
 
-local function show_all(kind, plural, all, ui)
+local function show_all(kind, plural, all, configured, ui)
   local rows, list, broken = {}, {}, 0
+  for _, name in ipairs(sorted_keys(configured)) do
+    local entry = configured[name]
+    rows[#rows + 1] = { name, entry.origin, entry.use .. ", configured" }
+  end
   for i, row in ipairs(all:list(kind)) do
     list[i] = plain(row)
     if row.error then
@@ -138,17 +147,25 @@ local function show_all(kind, plural, all, ui)
     end
   end
   if ui.json then
-    ui:out_json({ [plural] = json.array(list) })
+    ui:out_json({
+      [plural] = json.array(list), configured = json.array(sorted_keys(configured)),
+    })
   else
     ui:columns(rows)
   end
   return broken > 0 and EXIT_ENGINE or EXIT_OK
 end
 
+---@class farcall.cli.About
+---@field description string
+---@field epilog string
+---@field configured? fun(cfg: farcall.Config): table<string, {use: string, origin: string}> names
+---that the configuration gives to some of this kind
+
 ---The command that lists one kind.
 ---@param kind farcall.PluginKind
 ---@param plural string the command's name
----@param about {description: string, epilog: string}
+---@param about farcall.cli.About
 ---@return table command
 function listing.command(kind, plural, about)
   local command = { description = about.description, epilog = about.epilog }
@@ -163,10 +180,11 @@ function listing.command(kind, plural, about)
       return session.fail(ui, err)
     end
     local all = catalog.new(cfg)
+    local configured = about.configured and about.configured(cfg) or {}
     if args.name then
-      return show_one(kind, args.name, all, ui)
+      return show_one(kind, args.name, all, configured, ui)
     end
-    return show_all(kind, plural, all, ui)
+    return show_all(kind, plural, all, configured, ui)
   end
 
   return command
