@@ -7,26 +7,32 @@ cd "$(dirname "$0")/.."
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
 
-CC=clang cmake -S . -B build-fuzz -DFUZZ=ON >build-fuzz.log 2>&1 &&
-  cmake --build build-fuzz --target fuzz -j2 >>build-fuzz.log 2>&1 || {
-  cat build-fuzz.log >&2
-  exit 2
-}
-mv build-fuzz.log build-fuzz/build.log
 mkdir -p build-fuzz/crash
+build() {
+  CC=clang cmake -S . -B build-fuzz -DFUZZ=ON && cmake --build build-fuzz --target fuzz -j2
+}
+if ! build >build-fuzz/build.log 2>&1; then
+  cat build-fuzz/build.log >&2
+  exit 2
+fi
 
 if [ $# -eq 0 ]; then
-  set -- $(for file in build-fuzz/fuzz/fuzz_*; do [ -x "$file" ] && [ -f "$file" ] && echo "${file##*/fuzz_}"; done)
+  for file in build-fuzz/fuzz/fuzz_*; do
+    if [ -x "$file" ] && [ -f "$file" ]; then
+      set -- "$@" "${file##*/fuzz_}"
+    fi
+  done
 fi
 
 # The corpus that grows is kept in build-fuzz; the seeds of the repository stay as they are.
 one() {
   name=$1
   mkdir -p "build-fuzz/corpus/$name" "fuzz/corpus/$name"
-  dictionary=
-  [ -f "fuzz/$name.dict" ] && dictionary="-dict=fuzz/$name.dict"
+  dictionary=fuzz/$name.dict
+  [ -f "$dictionary" ] || dictionary=
   if "build-fuzz/fuzz/fuzz_$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 \
-    -print_final_stats=1 -artifact_prefix="build-fuzz/crash/$name-" $dictionary \
+    -print_final_stats=1 -artifact_prefix="build-fuzz/crash/$name-" \
+    ${dictionary:+"-dict=$dictionary"} \
     "build-fuzz/corpus/$name" "fuzz/corpus/$name" >"build-fuzz/$name.log" 2>&1; then
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "build-fuzz/$name.log")
     echo "$name: ok, $runs runs in $seconds s"

@@ -8,5 +8,5 @@ find . -path './build*' -prune -o -name '*.sh' -print0 | xargs -0 shellcheck
 shellcheck .ci/run
 cmake -S . -B build-lint -DCMAKE_C_FLAGS=-Werror >/dev/null
 cmake --build build-lint -j "$(nproc)" >/dev/null
-find core runner -name '*.c' -print0 | xargs -0 -n 4 -P "$(nproc)" clang-tidy -p build-lint --quiet
+find core runner -name '*.c' -print0 | xargs -0 -n 1 -P "$(nproc)" clang-tidy -p build-lint --quiet
 echo "lint: clean"

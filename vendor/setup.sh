@@ -5,6 +5,7 @@ set -eu
 here=$(dirname "$0")
 missing=""
 for use in "$@"; do
+  # shellcheck disable=SC2013 # one word a line
   for package in $(awk -v use="$use" '$1 == use { print $2 }' "$here/packages.txt"); do
     status=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
     case "$status" in
