@@ -74,7 +74,8 @@ function catalog:backend(name, overrides)
   local configured = self.cfg.backends[name]
   local backend, err = self:load_backend(configured and configured.use or name)
   if not backend then
-    local near = not configured and schema.suggest(name, names_of(self.cfg.backends))
+    local near = err.kind == "not_found" and not configured
+      and schema.suggest(name, names_of(self.cfg.backends))
     err.hint = near and ("did you mean %s?"):format(near) or err.hint
     return nil, err
   end
