@@ -64,6 +64,18 @@ luarocks --lua-version 5.1 make --tree %s rockspec/farcall-scm-1.rockspec]])
     assert.equal(tree .. "/bin/farcall-supervisor", fs.realpath((text:gsub("\n$", ""))))
   end)
 
+  it("names no dependencies, and builds with cmake", function()
+    local rockspec = {}
+    local chunk = assert(loadfile("rockspec/farcall-scm-1.rockspec"))
+    setfenv(chunk, rockspec)
+    chunk()
+    assert.equal("farcall", rockspec.package)
+    assert.equal("cmake", rockspec.build.type)
+    for field in pairs(rockspec) do
+      assert.is_nil(field:find("dependencies"), field)
+    end
+  end)
+
   it("exports every binding", function()
     local list = helper.read("core/modules.h"):match("MODULE_LIST%(X%)(.-)\n\n")
     local lines = {}

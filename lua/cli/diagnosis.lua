@@ -20,6 +20,7 @@ local diagnosis = {}
 -- An interpreter that takes longer than this to start is felt in each run.
 local SLOW_START = 0.1
 local ANSWER_TIME = 30
+local MODE_PRIVATE = 448 -- 0700
 
 local PROBE = [[
 from farcall import terminal
@@ -43,7 +44,7 @@ function diagnosis.configuration(cfg)
 end
 
 local function private_and_writable(name, dir)
-  local made, message = fs.mkdir(dir, 448, true)
+  local made, message = fs.mkdir(dir, MODE_PRIVATE, true)
   local probe = made and fs.mkdtemp(dir .. "/doctor-")
   if not probe then
     return finding(name, "fail", ("%s: cannot be written%s"):format(dir,
