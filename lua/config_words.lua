@@ -105,6 +105,16 @@ local function absolute(dir, path)
   return dir .. "/" .. path:gsub("^%./", "")
 end
 
+local function joined(first, second)
+  local list = {}
+  for _, items in ipairs({ first, second }) do
+    for _, item in ipairs(items) do
+      list[#list + 1] = item
+    end
+  end
+  return list
+end
+
 local function add_settings(words, layer, dir)
   -- The directories of a search path, which must be there: a typo is an error.
   local function directories(paths, level)
@@ -127,13 +137,17 @@ local function add_settings(words, layer, dir)
           refuse(name .. ": expected a list of strings, { \"...\" }", 2)
         end
       elseif type(value) ~= "string" or value == "" then
-        refuse(("%s: expected a text, got %s"):format(name,
+        refuse(("%s: expected a string, got %s"):format(name,
           value == "" and "an empty one" or "a " .. type(value)), 2)
       end
       if expected == "path" then
         value = absolute(dir, value)
       elseif expected == "paths" then
         value = directories(value, 2)
+      end
+      local earlier = layer.values[name]
+      if earlier and type(value) == "table" then
+        value = joined(earlier.value, value)
       end
       layer.values[name] = { value = value, origin = origin(2) }
     end
