@@ -2,6 +2,7 @@
 // The program: makes a Lua state with the core in it, finds the Lua tree and hands over to
 // farcall.cli. Everything else is Lua.
 
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <limits.h>
 #include <lua.h>
@@ -99,7 +100,18 @@ static int run(lua_State *L, int argc, char **argv) {
   return (int)lua_tointeger(L, -1);
 }
 
+// A standard stream that is closed would become whatever is opened next. Reading from what takes
+// its place gives nothing, writing fails.
+static void fill_standard_streams(void) {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) < 0) {
+      return;
+    }
+  }
+}
+
 int main(int argc, char **argv) {
+  fill_standard_streams();
   char tree[PATH_MAX];
   if (!find_tree(tree, sizeof tree)) {
     fputs("farcall: its Lua files are neither beside the program nor installed: set FARCALL_LUA to "

@@ -174,7 +174,7 @@ function cli.main(argv)
   end
   args.rest = rest
   local ui = require("farcall.cli.ui").new(args, require("farcall.config").environ())
-  return require("farcall.cli." .. args.command).run(args, ui)
+  return ui:exit_code(require("farcall.cli." .. args.command).run(args, ui))
 end
 
 return cli

@@ -9,6 +9,7 @@ local task = require("farcall.task")
 local ui = {}
 
 local STDIN, STDOUT, STDERR = 0, 1, 2
+local EXIT_ENGINE = 125
 -- What a pipe or terminal that says it is ready takes without blocking.
 local ATOMIC_BYTES = 4096
 local COLORS = { red = "31", green = "32", yellow = "33", bold = "1", dim = "2" }
@@ -17,6 +18,7 @@ local COLORS = { red = "31", green = "32", yellow = "33", bold = "1", dim = "2" 
 ---@field quiet boolean
 ---@field verbose boolean
 ---@field json boolean
+---@field private loss? string why data could not be written
 ---@field private abandoned boolean nobody waits any more for readers of what a script writes
 local Ui = {}
 Ui.__index = Ui
@@ -58,6 +60,13 @@ local function await_ready(fd, mode)
   end)
 end
 
+-- What could not be written is told at the end, except to whoever has stopped reading.
+local function note_loss(self, message, code)
+  if message and code ~= "EPIPE" and code ~= "CANCELLED" then
+    self.loss = self.loss or message
+  end
+end
+
 ---Passes on what a script writes. While the reader takes its time only this task waits: the
 ---descriptor stays as it is, because a non-blocking one would be so for all who share it.
 ---@async
@@ -74,6 +83,7 @@ function Ui:stream(fd, bytes)
     await_ready(fd, "w")
     local ok, message, code = system.write(fd, bytes:sub(from, from + ATOMIC_BYTES - 1))
     if not ok then
+      note_loss(self, fd == STDOUT and message, code)
       return nil, message, code
     end
   end
@@ -114,9 +124,21 @@ function Ui:ask(question)
   return (answer or ""):lower():find("^%s*y") ~= nil
 end
 
----Data, and nothing else, goes to stdout. False when its reader is gone.
-function Ui.out(_, text)
-  return system.write(STDOUT, text)
+---Data, and nothing else, goes to stdout.
+function Ui:out(text)
+  local _, message, code = system.write(STDOUT, text)
+  note_loss(self, message, code)
+end
+
+---The exit code of the program, given the command's: data that could not be written is a failure.
+---@param code integer
+---@return integer
+function Ui:exit_code(code)
+  if self.loss and code == 0 then
+    self:err(("farcall: standard output: %s\n"):format(self.loss))
+    return EXIT_ENGINE
+  end
+  return code
 end
 
 ---One JSON object on one line.

@@ -97,6 +97,22 @@ describe("the command line", function()
     end
   end)
 
+  it("fails when its data cannot be written", function()
+    local home = cli.home()
+    local farcall = require("farcall.core.fs").realpath(
+      require("spec.support.build").dir) .. "/farcall "
+    for _, line in ipairs({
+      "version >/dev/full", "tools --json >/dev/full", "run -c 'print(1)' >/dev/full",
+      "exec -- echo x >/dev/full", "version >&-",
+    }) do
+      local got = home:run({ "-c", farcall .. line }, { program = "/bin/sh" })
+      assert.equal(125, got.code, line)
+      assert.matches("farcall: standard output: ", got.err, 1, true)
+    end
+    local got = home:run({ "-c", farcall .. "run -c 'print(1)' <&- 2>&-" }, { program = "/bin/sh" })
+    assert.same({ code = 0, out = "1\n", err = "" }, got)
+  end)
+
   it("runs no Lua file of the current directory", function()
     local home = cli.home()
     for _, name in ipairs({ "argparse", "farcall", "jit/opt" }) do
