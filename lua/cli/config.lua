@@ -1,15 +1,33 @@
 -- SPDX-License-Identifier: MIT
 local json = require("farcall.core.json")
+local resolver = require("farcall.config")
 local session = require("farcall.cli.session")
 
 local config = {}
 
-config.description = "Prints every setting with where it comes from."
+config.description = [[
+Prints every setting with where it comes from. Later ones count over earlier ones: built-in
+defaults, /etc/farcall/config.lua, ~/.config/farcall/config.lua, ./farcall.lua (see `farcall trust`)
+or the file that -C names, variables, flags. Policies of all of them add up.]]
+
+local function variables()
+  local lines = {}
+  for i, variable in ipairs(resolver.VARIABLES) do
+    lines[i] = ("  %-20s  %s"):format(variable.name, variable.doc)
+  end
+  return table.concat(lines, "\n")
+end
 
 config.epilog = [[
 Examples:
   farcall config
-  farcall config -C ./farcall.lua --json]]
+  farcall config -C ./farcall.lua --json
+
+Variables:
+]] .. variables() .. [[
+
+
+Any other variable that begins with FARCALL_ is an error.]]
 
 function config.configure() end
 

@@ -14,6 +14,7 @@ Examples:
   echo hello | farcall exec --stdin -- tr a-z A-Z]]
 
 function exec.configure(command)
+  command:usage("Usage: farcall exec [OPTION]... (-- COMMAND [ARG]... | -c TEXT)")
   command:option("-c --command", "A command line for sh, instead of words after --.")
     :argname("TEXT"):target("line")
   session.add_backend_flags(command)

@@ -3,6 +3,7 @@
 -- it is asked for.
 
 local errors = require("farcall.errors")
+local help = require("farcall.cli.help")
 
 local cli = {}
 
@@ -69,16 +70,16 @@ end
 ---@param argparse table the module
 ---@param only? string
 function cli.parser(argparse, only)
-  local parser = argparse("farcall", DESCRIPTION, EPILOG):require_command(false)
-    :command_target("command"):help_max_width(96)
+  local parser = argparse("farcall", help.flow(DESCRIPTION), help.flow(EPILOG))
+    :require_command(false):command_target("command"):usage_max_width(help.WIDTH)
   parser:flag("--version", "Print the version."):target("show_version")
   for _, row in ipairs(cli.COMMANDS) do
     local name, summary = row[1], row[2]
     local command = parser:command(name, summary):summary(summary)
     if only == nil or only == name then
       local module = require("farcall.cli." .. name)
-      command:description(module.description)
-      command:epilog(module.epilog)
+      command:description(help.flow(module.description))
+      command:epilog(help.flow(module.epilog))
       module.configure(command)
       add_common_flags(command)
     end

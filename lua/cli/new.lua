@@ -17,13 +17,13 @@ is compiled; the configuration that uses it is printed.]]
 new.epilog = [[
 Examples:
   farcall new tool greet -d ~/.config/farcall/tools
-  farcall new policy office_hours && farcall run --policy ./office_hours.lua script.py]]
+  farcall new policy hours && farcall run --policy ./hours.lua script.py]]
 
 function new.configure(command)
   command:argument("kind", "backend, policy, tool or stub.")
     :choices({ "backend", "policy", "tool", "stub" })
   command:argument("name", "Letters, digits and _."):argname("NAME")
-  command:option("-d --dir", "The directory to write it to, this one unless given.")
+  command:option("-d --dir", "The directory to write it to.")
     :argname("DIR"):default(".")
 end
 

@@ -19,7 +19,8 @@ Runs a script and serves the tools that it calls. The script's output appears as
 run.epilog = [[
 Examples:
   farcall run script.py
-  farcall run script.py -- --verbose input.txt
+  farcall run script.py -- --verbose input.txt       # these are the script's
+  python3 make_script.py | farcall run -
   farcall run -c 'from farcall import terminal; print(terminal("uptime")["output"])'
   farcall run --allow read_file,search_files --timeout 60 --json script.py
   farcall run -o cwd=/srv/data --policy budget:max_calls=10 script.py
@@ -28,6 +29,7 @@ Exit code: the script's own; 2 usage; 124 timeout; 125 engine, backend or config
 by a policy; 130 interrupted.]]
 
 function run.configure(command)
+  command:usage("Usage: farcall run [OPTION]... (FILE | - | -c TEXT) [-- ARG...]")
   command:argument("file", "The script; - reads it from standard input."):args("?")
     :argname("FILE")
   command:option("-c --code", "The script itself, instead of a file."):argname("TEXT")

@@ -12,7 +12,7 @@ working directory, variables and functions stay.]]
 
 shell.epilog = [[
 Examples:
-  farcall shell                        # lines from the terminal, the end of file ends it
+  farcall shell                     # lines from the terminal, until Ctrl-D
   printf 'cd /usr\npwd\n' | farcall shell
 
 Exit code: that of the last command.]]
