@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lua_bytecode.h"
 #include "modules.h"
 
 enum { EXIT_ENGINE = 125 };
@@ -129,6 +130,7 @@ int main(int argc, char **argv) {
   luaL_openlibs(L);
   modules_preload(L);
   set_paths(L, tree);
+  bytecode_use(L, tree);
   int code = run(L, argc, argv);
   lua_close(L);
   return code;
