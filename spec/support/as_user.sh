@@ -14,6 +14,7 @@ mkdir -p "$copy/build/spec/stress"
 cp "$build"/spec/stress/stress_* "$copy/build/spec/stress/"
 mkdir "$copy/build/lua"
 ln -s "$copy/lua" "$copy/build/lua/farcall"
+cp "$build/lua/farcall.bytecode" "$copy/build/lua/"
 chown -R "$user" "$copy"
 chmod 755 "$copy"
 cd "$copy"
@@ -21,4 +22,5 @@ HOME=$copy/home setpriv --reuid="$user" --regid="$user" --init-groups \
   env -u XDG_RUNTIME_DIR -u XDG_STATE_HOME -u XDG_CONFIG_HOME \
   build/spec_host spec/run.lua -o spec/support/report.lua --helper spec/support/leaks.lua \
   spec/core spec/transports spec/backends spec/tools spec/supervisor_spec.lua spec/engine_spec.lua \
-  spec/shell_spec.lua spec/journal_spec.lua spec/output_spec.lua spec/hostile_spec.lua
+  spec/shell_spec.lua spec/journal_spec.lua spec/output_spec.lua spec/hostile_spec.lua \
+  spec/cli spec/trust_spec.lua spec/places_spec.lua
