@@ -106,6 +106,15 @@ local function tool_context(run)
   return ctx
 end
 
+-- How many calls the run may make. A job says so itself, unless the operator has set a budget: then
+-- it can only ask for less.
+local function budget(cfg, wanted)
+  if wanted and (not cfg.max_calls_fixed or wanted < cfg.limits.max_calls) then
+    return wanted
+  end
+  return cfg.limits.max_calls
+end
+
 ---Takes what the engine has prepared and makes it a run.
 ---@param parts table the public fields above, without dispatch
 ---@param hooks farcall.Hooks
@@ -117,7 +126,7 @@ function Run.new(parts, hooks)
   run.stderr = new_output(run, "stderr", hooks.stderr)
   run.dispatch = dispatch.new({
     toolset = run.toolset, chain = run.chain, journal = run.journal,
-    max_calls = run.job.max_calls or run.cfg.limits.max_calls,
+    max_calls = budget(run.cfg, run.job.max_calls),
     parallel_calls = run.cfg.limits.parallel_calls, deadline = task.now() + run.timeout,
     on_call = hooks.call, ask = hooks.ask, tool_context = tool_context(run),
   })

@@ -106,6 +106,16 @@ print(answers.count(True), answers.count("limit"), remaining()["calls"])
     assert.equal(7, result.tool_calls_made)
   end)
 
+  it("lets a job lower the operator's budget and not raise it", function()
+    local script = "from farcall import remaining\nprint(remaining()['calls'])"
+    local limits = { max_calls = 7 }
+    for _, case in ipairs({ { true, 100, 7 }, { true, 3, 3 }, { false, 100, 100 } }) do
+      local result = engines.python(script, { limits = limits, max_calls_fixed = case[1] },
+        { max_calls = case[2] })
+      assert.equal(case[3] .. "\n", result.output)
+    end
+  end)
+
   it("gives each failure its kind and its outcome", function()
     local result = engines.python([[
 from farcall import call, ToolError
