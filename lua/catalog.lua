@@ -102,31 +102,96 @@ function catalog:backend(name, overrides)
   return { name = name, backend = backend, options = options }
 end
 
----The stub template for a job: by language, else by the file's extension, else Python.
+-- The program of a script's first line, without directory and version: "#!/usr/bin/env python3" is
+-- python.
+local function shebang(script)
+  local line = (script or ""):match("^#!([^\n]*)")
+  if not line then
+    return nil
+  end
+  local words = {}
+  for word in line:gmatch("%S+") do
+    words[#words + 1] = word
+  end
+  local program = words[1] or ""
+  if program:find("/env$") then
+    local i = 2
+    while words[i] and words[i]:find("^%-") or (words[i] or ""):find("=", 1, true) do
+      i = i + 1
+    end
+    program = words[i] or ""
+  end
+  return program:match("[^/]*$")
+end
+
+local function without_version(program)
+  return (program:match("[^/]*$"):gsub("[%d.]+$", ""))
+end
+
+-- The first template of which fits(template) is true.
+local function find_template(self, fits)
+  for _, entry in ipairs(plugin.all("stub", self.cfg.stub_path)) do
+    local template, err = plugin.load("stub", entry.path)
+    if not template then
+      return nil, err
+    end
+    if fits(template) then
+      return template
+    end
+  end
+  return nil
+end
+
+local function by_extension(self, extension)
+  return find_template(self, function(template)
+    for _, known in ipairs(template.extensions) do
+      if known == extension then
+        return true
+      end
+    end
+    return false
+  end)
+end
+
+local function by_program(self, program)
+  local wanted = without_version(program)
+  return find_template(self, function(template)
+    for _, known in ipairs(template.interpreter) do
+      if without_version(known) == wanted then
+        return true
+      end
+    end
+    return false
+  end)
+end
+
+---The stub template for a job: by language, else by the file's extension, else by the script's
+---first line, else Python.
 ---@param job farcall.Job
 ---@return farcall.StubTemplate?
 ---@return farcall.Error? err
 ---@nodiscard
 function catalog:template(job)
-  local language = job.language or "python"
   local extension = not job.language and job.filename and job.filename:match("%.(%w+)$")
-  if extension and extension ~= "py" then
-    for _, entry in ipairs(plugin.all("stub", self.cfg.stub_path)) do
-      local template, err = plugin.load("stub", entry.path)
-      if not template then
-        return nil, err
-      end
-      for _, known in ipairs(template.extensions) do
-        if known == extension then
-          return template
-        end
-      end
+  local program = not job.language and extension ~= "py" and shebang(job.script)
+  if extension and extension ~= "py" or program then
+    local template, err
+    if extension then
+      template, err = by_extension(self, extension)
     end
-    return nil, errors.new("usage", job.filename, "no stub template is for ." .. extension,
-      { hint = "name the script's language, or see `farcall stubs`" })
+    if not template and not err and program then
+      template, err = by_program(self, program)
+    end
+    if template or err then
+      return template, err
+    end
+    return nil, errors.new("usage", job.filename or "script", "no stub template is for "
+      .. (extension and "." .. extension or program),
+      { hint = "name the script's language with -l, or see `farcall stubs`" })
   end
-  local path, err = plugin.find("stub", language, self.cfg.stub_path)
+  local path, err = plugin.find("stub", job.language or "python", self.cfg.stub_path)
   if not path then
+    err.hint = err.hint or "`farcall stubs` lists what there is"
     return nil, err
   end
   return plugin.load("stub", path)

@@ -139,6 +139,29 @@ describe("catalog", function()
     assert.is_nil((all:template({ language = "cobol" })))
   end)
 
+  it("reads a script's first line where its name does not tell the language", function()
+    local dir = helper.scratch()
+    helper.write(dir .. "/other.lua", [[return { language = "other", extensions = { "ot" },
+      interpreter = { "otter5.2", "/opt/bin/weasel" }, render = function() end }]])
+    local all = new({ stub_path = { dir } })
+    for line, language in pairs({
+      ["#!/usr/bin/python3"] = "python", ["#! /usr/bin/env python3.11 -u"] = "python",
+      ["#!/usr/bin/env -S A=1 python"] = "python", ["#!/usr/bin/otter"] = "other",
+      ["#!/usr/bin/env weasel"] = "other", ["#!/usr/bin/otter5.1 -x"] = "other",
+      ["print('#!/bin/otter')"] = "python",
+    }) do
+      local template, err = all:template({ filename = "dir.d/script", script = line .. "\nx" })
+      assert.equal(language, template and template.language, line .. tostring(err))
+    end
+    assert.equal("python", all:template({ filename = "a.py", script = "#!/bin/otter" }).language)
+    assert.equal("other", all:template({ filename = "a.ot", script = "#!/bin/python" }).language)
+    for _, line in ipairs({ "#!/bin/node", "#!", "#!/usr/bin/env", "#!/usr/bin/env -S A=1" }) do
+      local template, err = all:template({ filename = "script", script = line })
+      assert.is_nil(template)
+      assert.equal("usage", err.kind)
+    end
+  end)
+
   it("finds what is wrong with a configuration", function()
     local problems = new({
       enabled_tools = { "terminl" },

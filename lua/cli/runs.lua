@@ -19,21 +19,37 @@ function runs.configure(command)
   command:argument("id", "The run to show."):args("?")
 end
 
+-- What is worth a line of a run; `farcall runs show` has the rest.
+local function summary(entry)
+  local job, result = entry.job or {}, entry.result or {}
+  return {
+    run_id = entry.run_id, status = entry.status, started = entry.started, backend = job.backend,
+    filename = job.filename, exit_code = result.exit_code, signal = result.signal,
+    tool_calls_made = result.tool_calls_made, duration_seconds = result.duration_seconds,
+  }
+end
+
 local function list(cfg, ui)
-  local all = kept_runs.list(cfg.state_dir)
-  if ui.json then
-    ui:out_json({ runs = json.array(all) })
-    return 0
+  local all, err = kept_runs.list(cfg.state_dir)
+  if not all then
+    return session.fail(ui, err)
   end
-  local rows = {}
+  local summaries, rows = {}, {}
   for i, entry in ipairs(all) do
+    local run = summary(entry)
+    summaries[i] = run
     rows[i] = {
-      entry.run_id, tostring(entry.status or "unfinished"),
-      entry.job and entry.job.backend or "-",
-      entry.result and ("%d calls"):format(entry.result.tool_calls_made or 0) or "-",
+      run.run_id, run.status, tostring(run.backend or "-"),
+      run.tool_calls_made and ("%d calls"):format(run.tool_calls_made) or "-",
+      run.duration_seconds and ("%.2f s"):format(run.duration_seconds) or "-",
+      (tostring(run.filename or "-c"):gsub("%c", "?")),
     }
   end
-  ui:columns(rows)
+  if ui.json then
+    ui:out_json({ runs = json.array(summaries) })
+  else
+    ui:columns(rows)
+  end
   return 0
 end
 

@@ -112,6 +112,9 @@ return { name = "never", summary = "s", place = function() return deny("not toda
     local shown = home:run({ "runs", "show", result.run_id, "--json" })
     assert.equal(result.run_id, json.decode(shown.out).result.run_id)
     assert.matches(result.run_id, home:run({ "runs" }).out, 1, true)
+    local listed = json.decode(home:run({ "runs", "ls", "--json" }).out).runs
+    assert.equal(result.run_id, listed[1].run_id)
+    assert.is_nil(listed[1].output)
     assert.matches("terminal +done", home:run({ "runs", "show", result.run_id }).out)
   end)
 
