@@ -59,6 +59,7 @@ config.VARIABLES = {
 ---@field supervisor string path of farcall-supervisor
 ---@field files string[] the files that were read
 ---@field origins table<string, string> where each value comes from
+---@field log? farcall.Log set by who loads it
 
 local function failure(message, hint)
   return nil, errors.new("config", "", message, { hint = hint })

@@ -4,6 +4,7 @@
 
 local config = require("farcall.config")
 local errors = require("farcall.errors")
+local log = require("farcall.log")
 local proc = require("farcall.core.proc")
 local task = require("farcall.task")
 
@@ -56,11 +57,9 @@ function session.with_engine(args, ui, flags, body)
   if not cfg then
     return session.fail(ui, err)
   end
-  function cfg.log(level, text)
-    if level ~= "debug" or ui.verbose then
-      ui:say("farcall: " .. text)
-    end
-  end
+  cfg.log = log.new(ui.quiet and "error" or ui.verbose and "debug" or "info", function(text)
+    ui:err("farcall: " .. text .. "\n")
+  end)
   return task.run(function()
     local engine = require("farcall.engine").new(cfg)
     local interrupted, own
