@@ -1,12 +1,13 @@
 #!/bin/sh
 # Every benchmark side by side, in the order of the README. $1: the build folder.
 set -eu
-build=${1:-build}
+build=$(cd "${1:-build}" && pwd)
 cd "$(dirname "$0")/.."
 cmake -S . -B "$build" -DBENCH=ON >/dev/null
 cmake --build "$build" -j "$(nproc)" >/dev/null
 host() {
-  LUA_PATH="$build/lua/?.lua;$build/lua/?/init.lua;;" LUA_CPATH="$build/?.so;;" luajit "$@"
+  FARCALL_SUPERVISOR="$build/farcall-supervisor" LUA_PATH="$build/lua/?.lua;$build/lua/?/init.lua;;" \
+    LUA_CPATH="$build/?.so;;" PATH=/usr/bin:/bin luajit "$@"
 }
 echo "== one call"
 bench/calls.py "$build"

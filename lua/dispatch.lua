@@ -42,9 +42,10 @@ dispatch.__index = dispatch
 ---@param run farcall.dispatch.Run
 ---@return farcall.Dispatch
 function dispatch.new(run)
+  run.tool_context.deadline = run.deadline
   return setmetatable({
-    run = run, records = {}, received = 0, made = 0, omitted = 0, tasks = {},
-    permits = task.semaphore(run.parallel_calls),
+    run = run, context = { __index = run.tool_context }, records = {}, received = 0, made = 0,
+    omitted = 0, flying = {}, permits = task.semaphore(run.parallel_calls),
   }, dispatch)
 end
 
@@ -98,18 +99,19 @@ local function consult(self, call)
   end
 end
 
+-- Where it was raised is in the message; the rest of the traceback is for the journal.
+local function explain(failure)
+  if errors.is(failure) then
+    return failure
+  end
+  return { message = tostring(failure), traceback = debug.traceback("", 2) }
+end
+
 ---Runs the handler. What it raises is its own failure, not the engine's.
 ---@async
 local function carry_out(self, tool, call)
-  local ctx = setmetatable({ deadline = self.run.deadline, call_id = call.id },
-    { __index = self.run.tool_context })
-  local ok, result, err = xpcall(tool.handler, function(failure)
-    if errors.is(failure) then
-      return failure
-    end
-    -- Where it was raised is in the message; the rest of the traceback is for the journal.
-    return { message = tostring(failure), traceback = debug.traceback("", 2) }
-  end, call.arguments, ctx)
+  local ctx = setmetatable({ call_id = call.id }, self.context)
+  local ok, result, err = xpcall(tool.handler, explain, call.arguments, ctx)
   if not ok then
     if errors.is(result) and result.kind == "cancelled" then
       error(result, 0)
@@ -204,6 +206,37 @@ local function after(self, record, call, reply, outcome)
   return reply
 end
 
+---A call from its first check to its last word.
+---@async
+local function see_through(self, record, call, respond, arrived)
+  local ok, reply, outcome = pcall(live, self, record, call)
+  if not ok then
+    -- Cancelled because the run has ended: what the tool did by then, nobody can say.
+    local failure = reply
+    outcome = record.dispatched and "unknown" or "refused"
+    reply = refusal(outcome, tostring(failure))
+  end
+  record.outcome = outcome
+  reply = after(self, record, call, reply, outcome)
+  record.error = reply.error and reply.error.message
+  local _, unsendable = respond(reply)
+  if unsendable then
+    record.outcome, record.error = "failed", unsendable
+  end
+  record.duration = task.now() - arrived
+  record.link = record.duration - record.policy - record.tool_time
+  self.run.journal:event("reply", {
+    id = record.id, tool = not record.dispatched and record.tool or nil,
+    outcome = record.outcome, duration = record.duration, error = record.error,
+    traceback = record.traceback,
+  })
+  record.traceback = nil
+  self.flying[record] = nil
+  if self.run.on_call then
+    self.run.on_call(record)
+  end
+end
+
 ---Takes a request from the link. respond(reply) is called exactly once; a run that has ended
 ---refuses. Nothing waits here: the call lives in a task of its own.
 ---@param request {tool: string, args: table}
@@ -228,41 +261,9 @@ function dispatch:call(request, respond)
   end
   local call = { id = record.id, tool = request.tool, arguments = request.args }
 
-  local own
-  own = task.spawn(function()
-    local ok, reply, outcome = pcall(live, self, record, call)
-    if not ok then
-      -- Cancelled because the run has ended: what the tool did by then, nobody can say.
-      local failure = reply
-      outcome = record.dispatched and "unknown" or "refused"
-      reply = refusal(outcome, tostring(failure))
-    end
-    record.outcome = outcome
-    task.shield(function()
-      reply = after(self, record, call, reply, outcome)
-    end)
-    record.error = reply.error and reply.error.message
-    local _, unsendable = respond(reply)
-    if unsendable then
-      record.outcome, record.error = "failed", unsendable
-    end
-    record.duration = task.now() - arrived
-    record.link = record.duration - record.policy - record.tool_time
-    self.run.journal:event("reply", {
-      id = record.id, tool = not record.dispatched and record.tool or nil,
-      outcome = record.outcome, duration = record.duration, error = record.error,
-      traceback = record.traceback,
-    })
-    record.traceback = nil
-    if own then
-      self.tasks[own] = nil
-    end
-    if self.run.on_call then
-      self.run.on_call(record)
-    end
-  end)
+  local own = task.spawn(see_through, self, record, call, respond, arrived)
   if not own:done() then
-    self.tasks[own] = true
+    self.flying[record] = own
   end
 end
 
@@ -278,7 +279,7 @@ end
 function dispatch:close()
   self.closed = true
   local flying = {}
-  for call in pairs(self.tasks) do
+  for _, call in pairs(self.flying) do
     flying[#flying + 1] = call
   end
   for _, call in ipairs(flying) do

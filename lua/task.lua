@@ -35,9 +35,7 @@ end
 local function finish(self, ...)
   self.outcome = pack(...)
   self.scope.live[self] = nil
-  local waiters = self.waiters
-  self.waiters = {}
-  for _, waiter in ipairs(waiters) do
+  for _, waiter in ipairs(self.waiters) do
     waiter()
   end
 end
@@ -62,6 +60,21 @@ local function explain(failure)
   return errors.new("internal", "", debug.traceback(tostring(failure), 2))
 end
 
+-- A thread runs one task after the other: making one costs more than most calls do.
+local IDLE = {}
+local MAX_IDLE = 64
+local idle, idle_count = {}, 0
+
+local function body(self, fn, ...)
+  finish(self, xpcall(fn, explain, ...))
+  if idle_count == MAX_IDLE then
+    return
+  end
+  idle_count = idle_count + 1
+  idle[idle_count] = self.thread
+  return body(yield(IDLE))
+end
+
 ---Starts fn as a task at once; it runs until it first waits.
 ---@param fn function
 ---@return farcall.Task
@@ -71,10 +84,14 @@ function task.spawn(fn, ...)
   end
   local self = setmetatable({ waiters = {}, scope = scope }, Task)
   scope.live[self] = true
-  self.thread = coroutine.create(function(...)
-    finish(self, xpcall(fn, explain, ...))
-  end)
-  step(self, ...)
+  if idle_count > 0 then
+    self.thread = idle[idle_count]
+    idle[idle_count] = nil
+    idle_count = idle_count - 1
+  else
+    self.thread = coroutine.create(body)
+  end
+  step(self, self, fn, ...)
   return self
 end
 
