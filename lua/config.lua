@@ -6,6 +6,7 @@
 -- environment variables.
 
 local config_file = require("farcall.config_file")
+local config_merge = require("farcall.config_merge")
 local config_words = require("farcall.config_words")
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
@@ -15,8 +16,6 @@ local system = require("farcall.core.system")
 local trust = require("farcall.trust")
 
 local config = {}
-
-local BUILT_IN_TOOLS = { "patch", "read_file", "search_files", "terminal", "write_file" }
 
 local DEFAULT_LIMITS = {
   timeout = 300, max_calls = 50, parallel_calls = 16, stdout_bytes = 50000, stderr_bytes = 10000,
@@ -124,101 +123,6 @@ local function read_layers(options, environ)
   return layers
 end
 
--- An operator's budget, by limits or by the policy of that name; a later one only lowers it.
-local function set_budget(cfg, value, origin)
-  if not cfg.max_calls_fixed or value < cfg.limits.max_calls then
-    cfg.limits.max_calls = value
-    cfg.origins["limits.max_calls"] = origin
-  end
-  cfg.max_calls_fixed = true
-end
-
-local function apply_limits(cfg, layer)
-  for name, entry in pairs(layer.limits) do
-    if name == "max_calls" then
-      set_budget(cfg, entry.value, entry.origin)
-    else
-      cfg.limits[name] = entry.value
-      cfg.origins["limits." .. name] = entry.origin
-    end
-  end
-  for _, entry in ipairs(layer.policies) do
-    local most = entry.name == "budget" and tonumber(entry.options.max_calls)
-    if most and not config_words.limit_problem("max_calls", most) then
-      set_budget(cfg, most, entry.origin)
-    end
-  end
-end
-
----Everything that a layer says over what is there so far.
-local function apply_layer(cfg, layer)
-  table.insert(cfg.files, layer.path)
-  for name, entry in pairs(layer.values) do
-    if type(entry.value) == "table" then
-      for _, item in ipairs(entry.value) do
-        table.insert(cfg[name], item)
-      end
-    else
-      cfg[name] = entry.value
-    end
-    cfg.origins[name] = entry.origin
-  end
-  apply_limits(cfg, layer)
-  for name, entry in pairs(layer.backends) do
-    cfg.backends[name] = entry
-  end
-  for _, entry in ipairs(layer.policies) do
-    table.insert(cfg.policies, entry)
-  end
-  for name, tool in pairs(layer.tools) do
-    cfg.tools[name] = tool
-  end
-end
-
-local function only_those_in(names, kept)
-  local list = {}
-  for _, name in ipairs(names) do
-    if contains(kept, name) then
-      list[#list + 1] = name
-    end
-  end
-  return list
-end
-
--- The first list of tools counts, later ones narrow it; without any, the built-in tools and those
--- that the configuration itself defines.
-local function list_tools(cfg, layers)
-  local names
-  for _, layer in ipairs(layers) do
-    local list = layer.tool_list
-    if list then
-      names = names and only_those_in(names, list.names) or list.names
-      cfg.origins.tools = list.origin
-    end
-  end
-  if not names then
-    names = {}
-    for _, name in ipairs(BUILT_IN_TOOLS) do
-      names[#names + 1] = name
-    end
-    for _, name in ipairs(config_words.sorted_keys(cfg.tools)) do
-      if not contains(BUILT_IN_TOOLS, name) then
-        names[#names + 1] = name
-      end
-    end
-  end
-  cfg.enabled_tools = names
-end
-
--- Sets a limit that a variable or a flag asks for; the budget only as far as it may.
-local function set_limit(cfg, name, value, origin)
-  if name == "max_calls" and cfg.max_calls_fixed and value > cfg.limits.max_calls then
-    return
-  end
-  cfg.limits[name] = value
-  cfg.origins["limits." .. name] = origin
-end
-
 ---@return true?
 ---@return farcall.Error? err
 local function refuse_unknown_variables(environ)
@@ -246,7 +150,7 @@ local function apply_variables(cfg, environ)
       if problem then
         return failure(("%s=%s: %s"):format(name, text, problem))
       end
-      set_limit(cfg, variable.limit, tonumber(text), name)
+      config_merge.set_limit(cfg, variable.limit, tonumber(text), name)
     elseif text ~= "" and variable.value then
       cfg[variable.value] = variable.path and places.absolute(text) or text
       cfg.origins[variable.value] = name
@@ -266,7 +170,7 @@ local function apply_flags(cfg, flags)
       if problem then
         return nil, errors.new("usage", flag, problem)
       end
-      set_limit(cfg, name, value, flag)
+      config_merge.set_limit(cfg, name, value, flag)
     end
   end
   return true
@@ -318,9 +222,9 @@ function config.load(options)
     cfg.limits[name] = value
   end
   for _, layer in ipairs(layers) do
-    apply_layer(cfg, layer)
+    config_merge.apply(cfg, layer)
   end
-  list_tools(cfg, layers)
+  config_merge.list_tools(cfg, layers)
   local ok
   ok, err = apply_variables(cfg, environ)
   if ok then
