@@ -146,7 +146,7 @@ local function live(self, record, call)
   call.idempotent = tool.idempotent or false
   local arguments, problem = tool.validator(call.arguments)
   if not arguments then
-    return refusal("usage", call.tool .. ": " .. problem), "refused"
+    return refusal("usage", problem), "refused"
   end
   call.arguments = arguments
   local spent = over_budget(self)

@@ -17,14 +17,16 @@ is compiled; the configuration that uses it is printed.]]
 new.epilog = [[
 Examples:
   farcall new tool greet -d ~/.config/farcall/tools
-  farcall new policy hours && farcall run --policy ./hours.lua script.py]]
+  farcall new policy hours && farcall run --policy policies/hours.lua script.py]]
+
+local FOLDERS = { backend = "backends", policy = "policies", tool = "tools", stub = "stubs" }
 
 function new.configure(command)
   command:argument("kind", "backend, policy, tool or stub.")
     :choices({ "backend", "policy", "tool", "stub" })
   command:argument("name", "Letters, digits and _."):argname("NAME")
-  command:option("-d --dir", "The directory to write it to.")
-    :argname("DIR"):default(".")
+  command:option("-d --dir", "Where to write it; tools/, policies/ or the like.")
+    :argname("DIR")
 end
 
 ---The path of the file to be, absolute, in a directory that is there.
@@ -35,10 +37,12 @@ local function target(args)
     return nil, errors.new("usage", "new " .. args.name,
       "a name has letters, digits and _, a letter first")
   end
-  local made, message, code = fs.mkdir(args.dir, 493, true)
-  local dir = fs.realpath(args.dir)
+  -- Not the current directory: a configuration in it is no tool or policy.
+  local wanted = args.dir or FOLDERS[args.kind]
+  local made, message, code = fs.mkdir(wanted, 493, true)
+  local dir = fs.realpath(wanted)
   if not dir then
-    return nil, errors.wrap("directory " .. args.dir, made and "?" or message, code)
+    return nil, errors.wrap("directory " .. wanted, made and "?" or message, code)
   end
   local path = ("%s/%s.lua"):format(dir, args.name)
   if fs.stat(path, true) then

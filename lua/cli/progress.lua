@@ -73,8 +73,8 @@ function progress.report(ui, result)
       failed = failed + 1
     end
   end
-  local text = ("%s in %s, %d calls"):format(result.status, in_units(result.duration_seconds),
-    result.tool_calls_made)
+  local text = ("%s in %s, %d call%s"):format(result.status, in_units(result.duration_seconds),
+    result.tool_calls_made, result.tool_calls_made == 1 and "" or "s")
   if #times > 0 then
     text = text .. (" (%s each at the median%s)"):format(in_units(median(times)),
       failed > 0 and (", %d not done"):format(failed) or "")
