@@ -127,7 +127,7 @@ int main(int argc, char **argv) {
   }
   // A reader of our output that goes away is an error of a write, not the end of the program.
   signal(SIGPIPE, SIG_IGN);
-  // Collecting less often takes a tenth off a call; the heap is some megabytes, so it may grow a bit.
+  // A quarter of a call's time went into collecting; the heap is small, so it may grow some more.
   lua_gc(L, LUA_GCSETPAUSE, 300);
   luaL_openlibs(L);
   modules_preload(L);
