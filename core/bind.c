@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "bind.h"
 
+#include <stdint.h>
 #include <string.h>
 
 #include "err.h"
 
-// Registry keys: the addresses are unique, the values mean nothing.
-static const char main_key, handler_key, errors_key;
+// Registry keys: addresses at which nothing can be. The same in every copy of this file, because
+// the modules that are loaded on first use carry one each and must find what the others keep.
+enum key { main_key = 0xFA1, handler_key, errors_key };
 
 int bind_fail(lua_State *L, int code, const char *what) {
   lua_pushnil(L);
@@ -93,21 +95,21 @@ void bind_push(lua_State *L, int ref) {
   }
 }
 
-static void push_key(lua_State *L, const char *key) {
+static void push_key(lua_State *L, enum key key) {
   union {
-    const void *from;
+    uintptr_t from;
     void *to;
   } address = {.from = key};
   lua_pushlightuserdata(L, address.to);
 }
 
-static void registry_get(lua_State *L, const char *key) {
+static void registry_get(lua_State *L, enum key key) {
   push_key(L, key);
   lua_rawget(L, LUA_REGISTRYINDEX);
 }
 
 // Stores the value on top of the stack.
-static void registry_set(lua_State *L, const char *key) {
+static void registry_set(lua_State *L, enum key key) {
   push_key(L, key);
   lua_insert(L, -2);
   lua_rawset(L, LUA_REGISTRYINDEX);
@@ -122,26 +124,26 @@ static int add_traceback(lua_State *L) {
 }
 
 lua_State *bind_main(lua_State *L) {
-  registry_get(L, &main_key);
+  registry_get(L, main_key);
   lua_State *main = lua_tothread(L, -1);
   lua_pop(L, 1);
   if (main == NULL) {
     lua_newtable(L);
-    registry_set(L, &errors_key);
+    registry_set(L, errors_key);
     lua_pushcfunction(L, add_traceback);
-    registry_set(L, &handler_key);
+    registry_set(L, handler_key);
     main = lua_newthread(L);
-    registry_set(L, &main_key);
+    registry_set(L, main_key);
   }
   return main;
 }
 
 void bind_call(lua_State *L, struct loop *loop, int nargs) {
   int function = lua_gettop(L) - nargs;
-  registry_get(L, &handler_key);
+  registry_get(L, handler_key);
   lua_insert(L, function);
   if (lua_pcall(L, nargs, 0, function) != 0) {
-    registry_get(L, &errors_key);
+    registry_get(L, errors_key);
     lua_pushlightuserdata(L, loop);
     lua_rawget(L, -2);
     if (lua_isnil(L, -1)) {
@@ -171,7 +173,7 @@ static void raise(lua_State *L) {
 }
 
 void bind_raise_kept(lua_State *L, struct loop *loop) {
-  registry_get(L, &errors_key);
+  registry_get(L, errors_key);
   if (lua_istable(L, -1)) {
     lua_pushlightuserdata(L, loop);
     lua_rawget(L, -2);

@@ -62,12 +62,20 @@ static void set_path(lua_State *L, const char *field, const char *first, const c
   lua_pop(L, 3);
 }
 
-// Lua modules are found in the tree, then where LuaJIT looks; C modules where it looks.
+// Lua modules are found in the tree, C modules beside the tree of a build folder or where they are
+// installed; then both where LuaJIT looks.
 static void set_paths(lua_State *L, const char *tree) {
   lua_pushfstring(L, "%s/?.lua;%s/?/init.lua", tree, tree);
   set_path(L, "path", lua_tostring(L, -1), ";./?.lua;");
   lua_pop(L, 1);
-  set_path(L, "cpath", "", ";./?.so;");
+  const char *installed = FARCALL_CMODULE_DIR; // relative to the prefix, or absolute
+  if (installed[0] == '/') {
+    lua_pushfstring(L, "%s/../lib/?.so;%s/?.so", tree, installed);
+  } else {
+    lua_pushfstring(L, "%s/../lib/?.so;%s/../../../%s/?.so", tree, tree, installed);
+  }
+  set_path(L, "cpath", lua_tostring(L, -1), ";./?.so;");
+  lua_pop(L, 1);
 }
 
 static int traceback(lua_State *L) {
