@@ -32,7 +32,7 @@ engine.__index = engine
 ---@field allow? string[] narrows the tools
 ---@field policies? table[] {name or path, options}, added to the configuration's
 ---@field env? table<string, string> given to the script
----@field transport? "uds"
+---@field transport? "uds"|"file" the way that calls take; the one that costs least when absent
 
 ---@class farcall.Hooks what the caller wants to hear while the script runs
 ---@field stdout? async fun(bytes: string) cleaned output as it comes
@@ -97,8 +97,8 @@ local function check_job(job)
   if job.script:find("\0", 1, true) then
     return nil, errors.new("usage", "job", "the script holds a NUL byte: it is not a text")
   end
-  if job.transport and job.transport ~= "uds" then
-    return nil, errors.new("unsupported", "transport " .. job.transport, "only uds is there so far")
+  if job.transport and job.transport ~= "uds" and job.transport ~= "file" then
+    return nil, errors.new("unsupported", "transport " .. job.transport, "there are uds and file")
   end
   return true
 end

@@ -2,6 +2,7 @@
 -- Environments: get or create under a key, reuse, notice that one is dead, close.
 
 local errors = require("farcall.errors")
+local guarded = require("farcall.guarded")
 local task = require("farcall.task")
 
 ---@class farcall.Environments
@@ -21,7 +22,7 @@ local function open(self, backend, options)
     return nil, err
   end
   env.caps = env.caps or backend.caps
-  return env
+  return env.caps.kill == "native" and env or guarded.wrap(env, env.caps)
 end
 
 ---The environment under this key; opened once, however many ask at the same time, and opened once

@@ -8,6 +8,8 @@ local task = require("farcall.task")
 local oneshot = {}
 
 local MAX_OUTPUT = 16 * 1024 * 1024
+-- The environment ends the process by itself so many seconds later, should the engine be lost.
+local BACKSTOP = 5
 
 ---@class farcall.oneshot.Spec
 ---@field command? string a line for the environment's sh
@@ -108,7 +110,7 @@ function oneshot.run(env, spec)
   end
   local process, err = env:start({
     command = spec.command, argv = spec.argv, env = spec.env, cwd = spec.cwd,
-    stdin = spec.stdin or "null",
+    stdin = spec.stdin or "null", timeout = spec.timeout and spec.timeout + BACKSTOP,
   })
   if not process then
     return nil, err

@@ -1,11 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- One run: from when it is known to be possible until everything that it took is given back.
 
-local atomicfile = require("farcall.core.atomicfile")
 local dispatch = require("farcall.dispatch")
 local errors = require("farcall.errors")
 local files = require("farcall.files")
-local fs = require("farcall.core.fs")
 local json = require("farcall.core.json")
 local oneshot = require("farcall.oneshot")
 local output = require("farcall.output")
@@ -13,9 +11,7 @@ local shell = require("farcall.shell")
 local stub = require("farcall.stub")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
-local uds = require("farcall.transports.uds")
 
-local MODE_PRIVATE = 384 -- 0600
 local MAX_FILE_BYTES = 64 * 1024 * 1024
 
 ---@class farcall.Run
@@ -30,6 +26,7 @@ local MAX_FILE_BYTES = 64 * 1024 * 1024
 ---@field journal farcall.Journal
 ---@field timeout number seconds
 ---@field dispatch farcall.Dispatch
+---@field private session? farcall.uds.Session|farcall.file.Session
 ---@field private process? farcall.Process
 ---@field private stopped? "timeout"|"interrupted"
 local Run = {}
@@ -147,76 +144,107 @@ local function script_name(run, contents)
   return name
 end
 
----Makes the run's private directory: token, stub, script.
-local function furnish(run)
-  local contents, err = stub.render(run.template, run.toolset, run.cfg.stub_options)
-  if not contents then
-    return nil, err
+-- The ways that calls can take, the one that costs least first.
+local TRANSPORTS = {
+  uds = require("farcall.transports.uds"), file = require("farcall.transports.file"),
+}
+local PREFERENCE = { "uds", "file" }
+
+local function possible(run, name)
+  local speaks = run.template.transports
+  if speaks and not speaks[name] then
+    return nil, ("the stub for %s does not speak it"):format(run.template.language)
   end
-  local message, code
-  run.dir, message, code = fs.mkdtemp(run.cfg.runtime_dir .. "/run-")
-  if not run.dir then
-    return nil, errors.wrap("directory of the run", message, code)
-  end
-  run.script = script_name(run, contents)
-  table.insert(contents, { name = run.script, text = run.job.script })
-  table.insert(contents, { name = "token", text = run.token })
-  for _, file in ipairs(contents) do
-    local written
-    written, message, code = atomicfile.write(run.dir .. "/" .. file.name, file.text,
-      { mode = MODE_PRIVATE, sync = false })
-    if not written then
-      return nil, errors.wrap("directory of the run", message, code)
-    end
+  if name == "uds" and not run.env.caps.same_host then
+    return nil, "the environment does not share this machine's files"
   end
   return true
 end
 
----Starts the script by the first of the template's interpreters that is there.
+---@return string? name
+---@return farcall.Error? err
+local function choose_transport(run)
+  local wanted = run.job.transport
+  if wanted then
+    local ok, why = possible(run, wanted)
+    if not ok then
+      return nil, errors.new("unsupported", "transport " .. wanted, why)
+    end
+    return wanted
+  end
+  for _, name in ipairs(PREFERENCE) do
+    if possible(run, name) then
+      return name
+    end
+  end
+  return nil, errors.new("unsupported", "transport", ("the stub for %s speaks none that works here")
+    :format(run.template.language))
+end
+
+---The script's variables: the template's, then the job's.
+local function variables_of(run, dir)
+  local variables = {}
+  for _, source in ipairs({
+    run.template.environment and run.template.environment(dir) or {}, run.job.env or {},
+  }) do
+    for name, value in pairs(source) do
+      variables[name] = value
+    end
+  end
+  return variables
+end
+
+---The interpreter's arguments.
+local function words_of(run, dir, script)
+  local words = run.template.launch and run.template.launch(dir, script) or { script }
+  for _, word in ipairs(run.job.args or {}) do
+    words[#words + 1] = word
+  end
+  return words
+end
+
+---Opens the transport, which furnishes the run's directory.
 ---@async
-local function start_script(run)
-  local environment = { FARCALL_RUN_DIR = run.dir }
-  for name, value in pairs(run.template.environment and run.template.environment(run.dir) or {}) do
-    environment[name] = value
+local function open_session(run)
+  local name, err = choose_transport(run)
+  if not name then
+    return nil, err
   end
-  for name, value in pairs(run.job.env or {}) do
-    environment[name] = value
+  run.transport = name
+  local contents
+  contents, err = stub.render(run.template, run.toolset, run.cfg.stub_options)
+  if not contents then
+    return nil, err
   end
-  local failure
-  for _, interpreter in ipairs(run.template.interpreter) do
-    local argv = { interpreter, run.dir .. "/" .. run.script }
-    for _, word in ipairs(run.job.args or {}) do
-      argv[#argv + 1] = word
-    end
-    local process, err = run.env:start({ argv = argv, env = environment, stdin = "null" })
-    if process then
-      return process
-    end
-    failure = failure or err
-    if err.code ~= "ENOENT" then
-      break
-    end
-  end
-  return nil, failure
+  local script = script_name(run, contents)
+  table.insert(contents, { name = script, text = run.job.script })
+  return TRANSPORTS[name].open({
+    env = run.env, token = run.token, files = contents, script = script,
+    interpreter = run.template.interpreter, timeout = run.timeout, log = run.cfg.log,
+    runtime_dir = run.cfg.runtime_dir,
+    words = function(dir, path)
+      return words_of(run, dir, path)
+    end,
+    variables = function(dir)
+      return variables_of(run, dir)
+    end,
+    on_request = function(request, respond)
+      run.dispatch:call(request, respond)
+    end,
+  })
 end
 
 ---@async
 ---@return {exit?: integer, name?: string}? status of the script
 ---@return farcall.Error? err
 local function execute(run)
-  local furnished, err = furnish(run)
-  if not furnished then
+  local err
+  run.session, err = open_session(run)
+  if not run.session then
     return nil, err
   end
-  local message, code
-  run.server, message, code = uds.serve(run.dir .. "/socket", run.token, function(request, respond)
-    run.dispatch:call(request, respond)
-  end)
-  if not run.server then
-    return nil, errors.wrap("socket of the run", message, code)
-  end
   local process
-  process, err = start_script(run)
+  process, err = run.session:start()
   if not process then
     return nil, err
   end
@@ -230,7 +258,12 @@ local function execute(run)
   end do
     streams[name]:feed(bytes)
   end
-  return process:wait()
+  local status
+  status, err = process:wait()
+  if run.session.failure then
+    return nil, run.session.failure
+  end
+  return status, err
 end
 
 ---Ends the run early. The first reason counts.
@@ -305,11 +338,8 @@ local function clean_up(run)
   end
   run.dispatch:close()
   run.close_shell()
-  if run.server then
-    run.server:close()
-  end
-  if run.dir then
-    fs.rmtree(run.dir)
+  if run.session then
+    run.session:close()
   end
 end
 
@@ -332,7 +362,7 @@ function Run:live()
   task.shield(clean_up, self)
   local result = {
     run_id = self.id, backend = self.where.name, environment = self.env.name or self.where.name,
-    transport = "uds", tool_calls_made = self.dispatch.made,
+    transport = self.transport, tool_calls_made = self.dispatch.made,
     calls = json.array(self.dispatch.records),
     calls_omitted = self.dispatch.omitted > 0 and self.dispatch.omitted or nil,
     duration_seconds = task.now() - began,

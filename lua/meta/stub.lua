@@ -10,6 +10,9 @@
 ---@field interpreter string[] programs, the first that is there runs the script
 ---@field render fun(tools: farcall.stub.Tool[], options: farcall.stub.Options):
 ---farcall.stub.File[]?, string?
+---@field launch? fun(dir: string, script: string): string[] the interpreter's arguments before the
+---script's own; the path of the script when absent
+---@field transports? table<string, true> those that the stub speaks ("uds", "file"); all when absent
 ---@field environment? fun(dir: string): table<string, string> variables for the script, given its
 ---private directory, in which the files are
 

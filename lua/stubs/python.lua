@@ -16,6 +16,7 @@ _return_errors = False
 _nullable = {}  # tool -> names of arguments that may be null
 _encode = _scan = _quote = _token = _connect = None
 _next_id = itertools.count(1).__next__
+_exchange = None  # carries a call by files, where there is no socket
 _idle = []  # connections that nobody uses; append and pop are atomic, so no lock is needed
 _max_idle = 8
 _pid = getpid()
@@ -40,8 +41,7 @@ class ToolError(Exception):
 
 def _load():
     # The C halves of json and socket only: the modules around them take 10 ms to import.
-    global _encode, _scan, _quote, _token, _connect
-    import _socket
+    global _encode, _scan, _quote, _token, _connect, _exchange, _next_id
     from os import environ, path
 
     def refuse(value):
@@ -73,6 +73,13 @@ def _load():
             token = file.read().strip()
     except OSError as error:
         raise ToolError("lost", f"this is not inside a farcall run: {error}") from None
+    if path.isdir(directory + "/c"):
+        import _farcall_file
+        _farcall_file.directory = directory
+        _scan, _quote, _token, _encode = scan, quote, token, encode
+        _exchange, _next_id = _farcall_file.exchange, _farcall_file.new_id
+        return
+    import _socket
     name = directory + "/socket"
     far = len(name.encode("utf-8", "surrogateescape")) > 107
 
@@ -111,6 +118,8 @@ def _call(tool, arguments):
     except Exception as error:
         from _farcall_more import explain
         raise explain(tool, arguments, error) from None
+    if _exchange is not None:
+        return _answer(_exchange(number, line), tool)
     if _pid != getpid():
         _pid = getpid()  # a forked child: its parent's connections are not for it
         _close_idle()
@@ -136,6 +145,10 @@ def _call(tool, arguments):
     except BaseException as error:
         from _farcall_more import recover
         reply = recover(sock, sent, reply, number, line, error)
+    return _answer(reply, tool)
+
+
+def _answer(reply, tool):
     if "result" in reply:
         return reply["result"]
     problem = reply["error"]
@@ -464,6 +477,114 @@ def retry(fn, max_attempts, delay):
         time.sleep(delay * 2 ** attempt)
 ]=]
 
+local FILE = [=[
+"""Calls by files, for a script whose engine is beyond this machine: a request is put into the run's
+directory, execs of the engine bring it there and put the reply beside it."""
+import os
+import select
+
+import _farcall
+
+directory = None  # set when the stub is first used
+# Seconds after which a reply is looked for although no bell has rung.
+LOOK = 5
+# Where there are no FIFOs: seconds between looks, from the first to the last.
+FIRST_LOOK, LAST_LOOK = 0.002, 0.05
+
+
+def new_id():
+    return int.from_bytes(os.urandom(6), "big")
+
+
+def ring():
+    for name in ("/bell.0", "/bell.1"):
+        try:
+            bell = os.open(directory + name, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue  # nobody waits there
+        try:
+            os.write(bell, b"r\n")
+        except OSError:
+            pass
+        finally:
+            os.close(bell)
+
+
+def lost(error):
+    return {"error": {"kind": "lost",
+                      "message": f"the engine cannot be reached, the call was not made: {error}"}}
+
+
+def read_reply(name):
+    try:
+        with open(name + ".rep", "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return None
+    os.unlink(name + ".rep")
+    return _farcall._scan(str(data, "utf-8"), 0)[0]
+
+
+def wait_for_bell(name, bell):
+    while True:
+        reply = read_reply(name)
+        if reply is not None:
+            return reply
+        if not os.path.isdir(directory):
+            return {"error": {"kind": "unknown", "message": "the run's directory is gone"}}
+        if select.select([bell], [], [], LOOK)[0]:
+            os.read(bell, 4096)
+
+
+def look_for_reply(name):
+    import time
+    delay = FIRST_LOOK
+    while True:
+        reply = read_reply(name)
+        if reply is not None:
+            return reply
+        if not os.path.isdir(directory):
+            return {"error": {"kind": "unknown", "message": "the run's directory is gone"}}
+        time.sleep(delay)
+        delay = min(delay * 1.5, LAST_LOOK)
+
+
+def exchange(number, line):
+    """The reply to a request."""
+    if line[-1:] == b"\n":
+        line = line[:-1]
+    name = f"{directory}/c/{number}"
+    bell = None
+    try:
+        try:
+            os.mkfifo(name + ".bell", 0o600)
+            bell = os.open(name + ".bell", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            bell = None  # no FIFOs here
+        try:
+            handle = os.open(name + ".new", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+                             0o600)
+            with open(handle, "wb") as file:
+                file.write(line)
+            os.rename(name + ".new", name + ".req")
+        except OSError as error:
+            remove(name + ".new")
+            return lost(error)
+        ring()
+        return look_for_reply(name) if bell is None else wait_for_bell(name, bell)
+    finally:
+        if bell is not None:
+            os.close(bell)
+        remove(name + ".bell")
+
+
+def remove(name):
+    try:
+        os.unlink(name)
+    except OSError:
+        pass
+]=]
+
 local KEYWORDS = {}
 for word in
   ([[False None True and as assert async await break class continue def del elif else except
@@ -716,6 +837,7 @@ return {
       { name = options.module .. ".py", text = module_text(tools, options) },
       { name = "_farcall.py", text = RUNTIME },
       { name = "_farcall_more.py", text = MORE },
+      { name = "_farcall_file.py", text = FILE },
     }
   end,
   environment = function(dir)

@@ -3,72 +3,28 @@
 -- connections at once. It knows the wire and nothing of tools or policies: a request that is well
 -- formed and holds the run's token is handed up, its reply is sent down.
 
-local bit = require("bit")
+local atomicfile = require("farcall.core.atomicfile")
+local errors = require("farcall.errors")
+local fs = require("farcall.core.fs")
 local json = require("farcall.core.json")
 local sock = require("farcall.core.sock")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
+local wire = require("farcall.transports.wire")
 
 local uds = {}
+
+local MODE_PRIVATE = 384 -- 0600
 
 -- What a far side may ask of the engine's memory: connections, requests, and replies that it does
 -- not read. A connection that passes the last is not read from until it has caught up. Only a few
 -- connections may be in the middle of a large request; others that have one wait for their turn.
 local MAX_CONNECTIONS = 512
 local MAX_LINE = 256 * 1024
-local MAX_LARGE_LINE = 64 * 1024 * 1024
+local MAX_LARGE_LINE = wire.MAX_REQUEST
 local MAX_LARGE = 4
 local MAX_UNREAD = 4 * 1024 * 1024
-local MAX_IN_FLIGHT = 256
-local MAX_ID = 64
-local MAX_TOOL = 128
-
-local FIELDS = { id = "id", tool = "string", args = "object", token = "string" }
-
----Compares without an early end, so that the time tells nothing.
-local function same_token(given, token)
-  if #given ~= #token then
-    return false
-  end
-  local difference = 0
-  for i = 1, #token do
-    difference = bit.bor(difference, bit.bxor(given:byte(i), token:byte(i)))
-  end
-  return difference == 0
-end
-
-local function is_id(value)
-  return type(value) == "number" and value % 1 == 0 or type(value) == "string" and #value <= MAX_ID
-end
-
----@return string? reason why the decoded line is no request
-local function misshapen(request)
-  if type(request) ~= "table" or json.is_array(request) then
-    return "a request is a JSON object"
-  end
-  for key in pairs(request) do
-    if not FIELDS[key] then
-      return "a request has no field of this name"
-    end
-  end
-  if not is_id(request.id) then
-    return "id is an integer or a string of at most 64 bytes"
-  end
-  if type(request.tool) ~= "string" or #request.tool > MAX_TOOL then
-    return "tool is a string of at most 128 bytes"
-  end
-  if type(request.args) ~= "table" or json.is_array(request.args) then
-    return "args is an object"
-  end
-  if type(request.token) ~= "string" then
-    return "token is a string"
-  end
-  return nil
-end
-
-local function failure(id, kind, message)
-  return { id = id or json.null, error = { kind = kind, message = message } }
-end
+local MAX_IN_FLIGHT = wire.MAX_IN_FLIGHT
 
 ---One connection of the script.
 ---@class farcall.uds.Connection
@@ -84,7 +40,7 @@ function Connection:send(reply)
   local text, problem = json.encode(reply)
   if not text then
     problem = "the result cannot be sent: " .. problem
-    text = assert(json.encode(failure(reply.id, "failed", problem)))
+    text = assert(json.encode(wire.failure(reply.id, "failed", problem)))
   end
   local pending = self.io:write(text .. "\n")
   if not pending then
@@ -125,7 +81,7 @@ end
 
 ---Sends a last word and closes when it is out.
 function Connection:dismiss(kind, message, id)
-  if self:send(failure(id, kind, message)) then
+  if self:send(wire.failure(id, kind, message)) then
     self.io:on_readable(nil)
     if self.io:pending() == 0 then
       self:close()
@@ -140,14 +96,14 @@ end
 function Connection:line(line)
   local request, problem = json.decode(line)
   if request == nil then
-    return self:send(failure(nil, "protocol", "not a request: " .. problem))
+    return self:send(wire.failure(nil, "protocol", "not a request: " .. problem))
   end
-  local reason = misshapen(request)
+  local reason = wire.misshapen(request)
   if reason then
-    local id = type(request) == "table" and is_id(request.id) and request.id or nil
-    return self:send(failure(id, "protocol", "not a request: " .. reason))
+    local id = type(request) == "table" and wire.is_id(request.id) and request.id or nil
+    return self:send(wire.failure(id, "protocol", "not a request: " .. reason))
   end
-  if not same_token(request.token, self.server.token) then
+  if not wire.same_token(request.token, self.server.token) then
     return self:dismiss("denied", "the token is not this run's", request.id)
   end
   self.in_flight = self.in_flight + 1
@@ -270,6 +226,76 @@ function uds.serve(path, token, on_request)
   end
   server.listener = listener
   return server
+end
+
+---@class farcall.uds.Session
+local Session = {}
+Session.__index = Session
+
+---Prepares a run: its private directory with token, stub and script, and the socket.
+---@param spec farcall.transport.Spec
+---@return farcall.uds.Session?
+---@return farcall.Error? err
+---@nodiscard
+function uds.open(spec)
+  local op = "directory of the run"
+  local dir, message, code = fs.mkdtemp(spec.runtime_dir .. "/run-")
+  if not dir then
+    return nil, errors.wrap(op, message, code)
+  end
+  local self = setmetatable({ name = "uds", dir = dir, spec = spec }, Session)
+  local files = { { name = "token", text = spec.token } }
+  for _, entry in ipairs(spec.files) do
+    files[#files + 1] = entry
+  end
+  for _, entry in ipairs(files) do
+    local written
+    written, message, code = atomicfile.write(dir .. "/" .. entry.name, entry.text,
+      { mode = MODE_PRIVATE, sync = false })
+    if not written then
+      self:close()
+      return nil, errors.wrap(op, message, code)
+    end
+  end
+  self.server, message, code = uds.serve(dir .. "/socket", spec.token, spec.on_request)
+  if not self.server then
+    self:close()
+    return nil, errors.wrap("socket of the run", message, code)
+  end
+  return self
+end
+
+---Starts the script by the first of the interpreters that is there.
+---@async
+---@return farcall.Process?
+---@return farcall.Error? err
+function Session:start()
+  local spec, failure = self.spec, nil
+  local variables = spec.variables(self.dir)
+  variables.FARCALL_RUN_DIR = self.dir
+  for _, interpreter in ipairs(spec.interpreter) do
+    local argv = { interpreter }
+    for _, word in ipairs(spec.words(self.dir, self.dir .. "/" .. spec.script)) do
+      argv[#argv + 1] = word
+    end
+    local process, err = spec.env:start({ argv = argv, env = variables, stdin = "null" })
+    if process then
+      return process
+    end
+    failure = failure or err
+    if err.code ~= "ENOENT" then
+      break
+    end
+  end
+  return nil, failure
+end
+
+---Removes what the run had here. Idempotent; after the script's process has been killed.
+function Session:close()
+  if self.server then
+    self.server:close()
+  end
+  fs.rmtree(self.dir)
 end
 
 return uds

@@ -1,0 +1,186 @@
+-- SPDX-License-Identifier: MIT
+-- Supervision by a few lines of sh: how process trees end in an environment that has no supervisor
+-- of its own. It needs a POSIX sh, grep, sleep and rm over there (busybox will do), and /proc to
+-- find what has left its process group.
+--
+-- A tree is known by a random mark in the variable FARCALL_MARK, which whatever it starts inherits.
+-- What empties its environment is not found: the security page says so.
+
+local errors = require("farcall.errors")
+local oneshot = require("farcall.oneshot")
+local system = require("farcall.core.system")
+
+local supervision = {}
+
+-- Where a run's directory may be, the first that can be written to.
+supervision.BASES = { "/tmp", "/var/tmp", "/dev/shm" }
+
+-- Ends a tree: TERM, grace, KILL, until nothing bears the mark. $m mark, $grace seconds.
+local SWEEP = [=[
+tree() {
+  for p in $(grep -ls "FARCALL_MARK=$m" /proc/[0-9]*/environ); do
+    p=${p#/proc/}
+    echo "${p%/environ}"
+  done
+}
+sweep() {
+  if [ ! -e "/proc/$$/environ" ]; then
+    trap '' TERM
+    kill -TERM 0
+    sleep "$grace"
+    kill -KILL 0
+  fi
+  t=$(tree)
+  [ -z "$t" ] || kill -TERM $t
+  i=0
+  while t=$(tree) && [ -n "$t" ]; do
+    i=$((i + 1))
+    [ "$i" -le $((grace * 5)) ] || kill -KILL $t
+    [ "$i" -le $((grace * 5 + 50)) ] || return 1
+    sleep 0.2 || sleep 1
+  done
+}
+]=]
+
+-- $1 mark, $2 seconds until it ends by itself or 0, $3 grace, $4 what standard input is: "data" for
+-- the program, or "life": words for the supervisor, whose end ends the tree; $5 the run's directory
+-- or "-", which is removed at the end; $6 seconds in which its file beat must change; then the
+-- program. Time is counted in sleeps, so that a clock may jump. Its own messages (dash tells who
+-- was killed) go nowhere.
+local SUPERVISE = SWEEP .. [=[
+m=$1 deadline=$2 grace=$3 stdin=$4 dir=$5 lease=$6
+shift 6
+exec 3<&0 4>&2 2>/dev/null
+watch() {
+  n=0 idle=0 beat=
+  while [ "$deadline" -eq 0 ] || [ "$n" -lt "$deadline" ]; do
+    sleep 1
+    n=$((n + 1))
+    [ "$dir" != - ] || continue
+    new=
+    read -r new < "$dir/beat"
+    if [ "$new" = "$beat" ]; then idle=$((idle + 1)); else idle=0 beat=$new; fi
+    [ "$idle" -lt "$lease" ] || break
+    [ $((n % 20)) -ne 0 ] || ring t
+  done
+  sweep
+}
+listen() {
+  while read -r word <&3; do
+    case $word in
+    INT) t=$(tree); [ -z "$t" ] || kill -INT $t ;;
+    *) break ;;
+    esac
+  done
+  sweep
+}
+ring() {
+  for b in "$dir/bell.0" "$dir/bell.1"; do
+    [ ! -p "$b" ] || echo "$1" 1<> "$b"
+  done
+}
+# Whoever ends the whole group means the program: what follows it is still to be done.
+trap : TERM HUP INT
+w= l=
+if [ "$deadline" -ne 0 ] || [ "$dir" != - ]; then
+  watch > /dev/null 3<&- 4>&- &
+  w=$!
+fi
+if [ "$stdin" = life ]; then
+  exec < /dev/null
+  listen > /dev/null 4>&- &
+  l=$!
+fi
+(FARCALL_MARK=$m; export FARCALL_MARK; exec "$@" 2>&4 3<&- 4>&-)
+r=$?
+kill $w $l
+sweep
+if [ "$dir" != - ]; then
+  ring q
+  cd /
+  rm -rf "$dir"
+fi
+exit "$r"
+]=]
+
+-- $1 and $2 the mark in two halves, so that this process does not look like a supervisor, $3 grace,
+-- $4 the run's directory or "-". Once its tree is gone a supervisor ends by itself: it has 5 s.
+local KILL = SWEEP .. [=[
+exec 2>/dev/null
+m=$1$2 grace=$3 dir=$4
+sweep || exit 3
+i=0
+while s=$(printf '%s\n' "$m" | grep -lsf - /proc/[0-9]*/cmdline) && [ -n "$s" ]; do
+  i=$((i + 1))
+  if [ "$i" -gt 25 ]; then
+    for p in $s; do
+      p=${p#/proc/}
+      kill -KILL "${p%/cmdline}"
+    done
+  fi
+  [ "$i" -le 50 ] || break
+  sleep 0.2 || sleep 1
+done
+sweep || exit 3
+[ "$dir" = - ] || rm -rf "$dir"
+]=]
+
+-- Seconds that the oneshot which kills may take beyond the grace.
+local KILL_PATIENCE = 30
+
+---@return string mark 32 hexadecimal digits
+function supervision.new_mark()
+  return (system.random(16):gsub(".", function(char)
+    return ("%02x"):format(char:byte())
+  end))
+end
+
+---@class farcall.supervision.Spec
+---@field mark string
+---@field argv string[] the program
+---@field stdin "data"|"life" "data": the program's own; "life": the tree ends when it ends
+---@field grace number seconds between TERM and KILL
+---@field deadline? number seconds until the tree is ended from over there
+---@field dir? string directory of the run, removed at the end
+---@field lease? number seconds in which the file beat in dir must change
+
+---The program under a supervisor.
+---@param spec farcall.supervision.Spec
+---@return string[] argv
+function supervision.argv(spec)
+  local argv = {
+    "sh", "-c", SUPERVISE, "farcall", spec.mark, ("%d"):format(math.ceil(spec.deadline or 0)),
+    ("%d"):format(math.ceil(spec.grace)), spec.stdin, spec.dir or "-",
+    ("%d"):format(spec.lease or 0),
+  }
+  for _, word in ipairs(spec.argv) do
+    argv[#argv + 1] = word
+  end
+  return argv
+end
+
+---Ends what bears the mark, by an exec of its own. Returns when nothing is left.
+---@async
+---@param env farcall.Env one whose execs are bare: this one must not need another to be killed
+---@param spec {mark: string, grace: number, dir?: string}
+---@return boolean?
+---@return farcall.Error? err something is left, or the environment cannot be reached
+---@nodiscard
+function supervision.kill(env, spec)
+  local result, err = oneshot.run(env, {
+    argv = {
+      "sh", "-c", KILL, "sh", spec.mark:sub(1, 16), spec.mark:sub(17),
+      ("%d"):format(math.ceil(spec.grace)), spec.dir or "-",
+    },
+    timeout = spec.grace + KILL_PATIENCE,
+  })
+  if not result then
+    return nil, err
+  end
+  if result.exit_code ~= 0 then
+    return nil, errors.new("unavailable", "kill", "processes are left in the environment")
+  end
+  return true
+end
+
+return supervision

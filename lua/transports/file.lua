@@ -1,0 +1,567 @@
+-- SPDX-License-Identifier: MIT
+-- The transport for environments where only exec exists: requests and replies are files in a
+-- private directory over there, moved by execs that each put replies in place, wait for requests
+-- and bring them. It takes no lock, and never the persistent shell.
+--
+-- A request stays where it is until a later exec says that it has arrived, and its ID is known here
+-- from then on: whatever is lost or repeated, it is handed up once.
+
+local base64 = require("farcall.core.base64")
+local errors = require("farcall.errors")
+local far = require("farcall.transports.file_sh")
+local guarded = require("farcall.guarded")
+local json = require("farcall.core.json")
+local oneshot = require("farcall.oneshot")
+local supervision = require("farcall.supervision")
+local system = require("farcall.core.system")
+local task = require("farcall.task")
+local wire = require("farcall.transports.wire")
+
+local file = {}
+
+-- Without a sign of the engine for so many seconds the far side ends the script.
+file.LEASE = 45
+
+-- The far side ends the script by itself so many seconds later than the engine.
+local BACKSTOP = 5
+local FURNISH_TIMEOUT = 60
+-- An exec that collects returns after 20 s at the latest; one that does not is given up.
+local CYCLE_TIMEOUT = 40
+-- What one exec may bring: a largest request and some more.
+local MAX_BROUGHT = wire.MAX_REQUEST + 4 * 1024 * 1024
+-- What a command holds beside replies: the script, quoted, and some words.
+local COMMAND_OVERHEAD = 8192
+local MAX_COMMAND = 131071
+-- Seconds without a cycle that worked until the link counts as lost.
+local PATIENCE = 30
+-- Cycles in a row that bring nothing new although they bring something.
+local MAX_USELESS = 50
+-- IDs that are remembered.
+local MAX_SEEN = 1000000
+-- Beyond the files themselves, room that the directory must have.
+local ROOM = 65536
+-- For so long, of what an exec costs, a cycle is put off when the reply to a call may be at hand.
+local HOLD_SHARE, HOLD_MIN, HOLD_MAX = 0.5, 0.002, 0.025
+-- Replies that are ready soon after each other travel together.
+local GATHER = 0.002
+
+---@class farcall.file.Session
+local Session = {}
+Session.__index = Session
+
+local function hex(bytes)
+  return (system.random(bytes):gsub(".", function(char)
+    return ("%02x"):format(char:byte())
+  end))
+end
+
+local function said_lines(mark, text)
+  return text:gmatch("\n" .. mark .. " ([^\n]*)\n")
+end
+
+-- Where a run's directory may be: the usual places, then where commands start.
+local function places_of(env)
+  local places = {}
+  for _, place in ipairs(supervision.BASES) do
+    places[#places + 1] = place
+  end
+  if env.cwd and env.cwd:sub(1, 1) == "/" then
+    places[#places + 1] = env.cwd
+  end
+  return places
+end
+
+---Makes the directory over there.
+---@async
+local function furnish(self, spec)
+  local places, size, contents = places_of(self.env), 0, {}
+  local name, mark = "farcall-run-" .. hex(8), hex(16)
+  local listed = {}
+  for i, entry in ipairs(spec.files) do
+    contents[i] = entry.text
+    size = size + #entry.text
+    listed[#listed + 1] = entry.name
+    listed[#listed + 1] = ("%d"):format(#entry.text)
+  end
+  local argv = { "sh", "-c", far.FURNISH, "sh", mark, name, ("%d"):format(size + ROOM) }
+  for _, list in ipairs({ places, spec.interpreter }) do
+    argv[#argv + 1] = ("%d"):format(#list)
+    for _, word in ipairs(list) do
+      argv[#argv + 1] = word
+    end
+  end
+  for _, word in ipairs(listed) do
+    argv[#argv + 1] = word
+  end
+  local op = "directory of the run"
+  local result, err = oneshot.run(self.env.bare, {
+    argv = argv, stdin = table.concat(contents), timeout = FURNISH_TIMEOUT,
+  })
+  if not result then
+    return nil, err
+  end
+  if result.timed_out then
+    return nil, errors.new("timeout", op, ("not made within %d s"):format(FURNISH_TIMEOUT))
+  end
+  for said in said_lines(mark, result.stdout) do
+    local place, interpreter, fifo, look = said:match("^made (%d+) (%d+) ([01]) ([%d.]+)$")
+    if place and places[tonumber(place)] then
+      self.dir = places[tonumber(place)] .. "/" .. name
+      self.look = fifo == "1" and "fifo" or look == "1" and "1" or "0.03"
+      self.interpreter = spec.interpreter[tonumber(interpreter)]
+      return true
+    elseif said == "none" then
+      return nil, errors.new("denied", op, "none of " .. table.concat(places, ", ")
+        .. " can be written to", { hint = "the script's files need " .. size + ROOM .. " bytes" })
+    elseif said == "short" then
+      return nil, errors.new("lost", op, "its files did not arrive as a whole")
+    end
+  end
+  return nil, oneshot.failure(result, op)
+    or errors.new("protocol", op, "its sh did not do what it was told")
+end
+
+---@class farcall.transport.Spec
+---@field env farcall.Env
+---@field token string
+---@field files {name: string, text: string}[] of the stub, and the script
+---@field script string the name of the script among them
+---@field interpreter string[] programs, the first that is there runs the script
+---@field words fun(dir: string, script: string): string[] the interpreter's arguments
+---@field variables fun(dir: string): table<string, string>
+---@field timeout number seconds of the whole run
+---@field log? fun(level: string, text: string)
+---@field on_request fun(request: table, reply: fun(reply: table): boolean, string?)
+
+---Prepares a run in the environment; nothing of it runs yet.
+---@async
+---@param spec farcall.transport.Spec
+---@return farcall.file.Session?
+---@return farcall.Error? err
+---@nodiscard
+function file.open(spec)
+  local env = spec.env
+  if not env.bare then
+    env = guarded.wrap(env, env.caps)
+  end
+  local self = setmetatable({
+    name = "file", env = env, spec = spec, mark = supervision.new_mark(),
+    turn = 0, seen = {}, seen_count = 0, arrived = {}, outbox = {}, in_flight = 0, waiting = {},
+    cost = 0.01, useless = 0, execs = 0, backlog = {},
+  }, Session)
+  local files = { { name = "token", text = spec.token } }
+  for _, entry in ipairs(spec.files) do
+    files[#files + 1] = entry
+  end
+  local made, err = furnish(self, { files = files, interpreter = spec.interpreter })
+  if not made then
+    return nil, err
+  end
+  if not self.interpreter then
+    self:close()
+    return nil, errors.new("not_found", "interpreter",
+      ("the environment has no %s"):format(table.concat(spec.interpreter, ", no ")),
+      { code = "ENOENT", hint = "choose an environment that has it, or another language" })
+  end
+  return self
+end
+
+---Starts the script and serves its calls.
+---@async
+---@return farcall.Process?
+---@return farcall.Error? err
+function Session:start()
+  local spec = self.spec
+  local argv = { self.interpreter }
+  for _, word in ipairs(spec.words(self.dir, self.dir .. "/" .. spec.script)) do
+    argv[#argv + 1] = word
+  end
+  local variables = spec.variables(self.dir)
+  variables.FARCALL_RUN_DIR = self.dir
+  local process, err = self.env:start({
+    argv = argv, env = variables, mark = self.mark, timeout = spec.timeout + BACKSTOP,
+    life = { dir = self.dir, lease = file.LEASE },
+  })
+  if not process then
+    return nil, err
+  end
+  self.process = process
+  self.worked = task.now()
+  self:schedule()
+  return process
+end
+
+-- A reply as text, its fields in the order that a stub without a JSON reader counts on.
+local function reply_text(id, reply)
+  local field = reply.error and "error" or "result"
+  local value, problem
+  if reply.error then
+    local kind, message = json.encode(reply.error.kind)
+    message, problem = json.encode(reply.error.message)
+    value = message and ('{"kind":%s,"message":%s}'):format(kind, message)
+  else
+    value, problem = json.encode(reply.result)
+  end
+  if not value then
+    return nil, problem
+  elseif #value > wire.MAX_REPLY then
+    return nil, ("it has more than %d bytes"):format(wire.MAX_REPLY)
+  end
+  return ('{"id":%.0f,"%s":'):format(id, field) .. value .. "}\n"
+end
+
+local function put_in_outbox(self, id, reply)
+  local text, problem = reply_text(id, reply)
+  if not text then
+    problem = "the result cannot be sent: " .. problem
+    text = assert(reply_text(id, wire.failure(id, "failed", problem)))
+  end
+  table.insert(self.outbox, { id = id, text = text })
+  self:schedule()
+  return true, problem
+end
+
+---Hands a request up, once.
+local function take(self, id, text)
+  local request, problem = json.decode(text)
+  if request == nil then
+    if #text > wire.MAX_REQUEST then
+      return put_in_outbox(self, id, wire.failure(id, "limit",
+        ("a request has at most %d bytes"):format(wire.MAX_REQUEST)))
+    end
+    return put_in_outbox(self, id, wire.failure(id, "protocol", "not a request: " .. problem))
+  end
+  local reason = wire.misshapen(request)
+    or request.id ~= id and "its id is not the number in its file's name" or nil
+  if reason then
+    return put_in_outbox(self, id, wire.failure(id, "protocol", "not a request: " .. reason))
+  end
+  if not wire.same_token(request.token, self.spec.token) then
+    return put_in_outbox(self, id, wire.failure(id, "denied", "the token is not this run's"))
+  end
+  self.in_flight = self.in_flight + 1
+  self.spec.on_request(request, function(reply)
+    reply.id = id
+    self.in_flight = self.in_flight - 1
+    if self.closed then
+      return false
+    end
+    return put_in_outbox(self, id, reply)
+  end)
+end
+
+-- Ends the run: the far side does what it must not, or cannot be reached.
+local function give_up(self, err)
+  if not self.failure and not self.closed then
+    self.failure = err
+    if self.process then
+      task.spawn(self.process.kill, self.process)
+    end
+  end
+end
+
+-- The requests of one cycle. Only a number can be in a name; what is in a file is checked above.
+local function accept(self, brought)
+  local any_new = false
+  for _, entry in ipairs(brought) do
+    local id = tonumber(entry.name:match("^(%d+)%.req$") or "")
+    if id and #entry.name <= 20 and id < 2 ^ 53 and ("%.0f.req"):format(id) == entry.name then
+      self.arrived[id] = true
+      if not self.seen[id] then
+        any_new = true
+        self.seen[id] = true
+        self.seen_count = self.seen_count + 1
+        take(self, id, entry.text)
+      end
+    end
+  end
+  self.useless = (any_new or #brought == 0) and 0 or self.useless + 1
+  if self.useless > MAX_USELESS or self.seen_count > MAX_SEEN then
+    give_up(self, errors.new("protocol", "file transport",
+      "the far side's directory holds requests that are none"))
+  end
+end
+
+---Takes what one cycle says, as it comes.
+local function new_reader(mark)
+  local pending, brought, current = "", {}, nil
+  local self = { brought = brought, failed = {} }
+  local header = "\n" .. mark .. " "
+  local parts = {}
+
+  local function say(line)
+    local verb, rest = line:match("^(%l+) ?(.*)$")
+    if current then
+      current.text = table.concat(parts)
+      brought[#brought + 1] = current
+      current, parts = nil, {}
+    end
+    if verb == "request" then
+      current = { name = rest }
+    elseif verb == "fail" then
+      self.failed[tonumber(rest) or 0] = true
+    elseif verb == "put" or verb == "end" or verb == "gone" then
+      self[verb] = true
+    end
+  end
+
+  function self.feed(bytes)
+    pending = pending .. bytes
+    while true do
+      local from, to = pending:find(header, 1, true)
+      local stop = from and pending:find("\n", to + 1, true)
+      if not stop then
+        -- What could be the beginning of a header stays.
+        local safe = (from or #pending - #header + 1) - 1
+        if safe > 0 then
+          if current then
+            parts[#parts + 1] = pending:sub(1, safe)
+          end
+          pending = pending:sub(safe + 1)
+        end
+        return
+      end
+      if current then
+        parts[#parts + 1] = pending:sub(1, from - 1)
+      end
+      local line = pending:sub(to + 1, stop - 1)
+      pending = pending:sub(stop + 1)
+      say(line)
+    end
+  end
+
+  return self
+end
+
+-- The replies that one command can hold, and the rest; one that is too large goes alone, by stdin.
+local function pack(self)
+  local room = (self.env.caps.max_command or MAX_COMMAND) - COMMAND_OVERHEAD
+  local chosen, rest, used, way = {}, {}, 0, "args"
+  for _, entry in ipairs(self.outbox) do
+    local size = math.ceil(#entry.text / 3) * 4 + 24
+    if entry.not_before and entry.not_before > task.now() then
+      rest[#rest + 1] = entry
+    elseif way == "args" and used + size <= room then
+      chosen[#chosen + 1] = entry
+      used = used + size
+    elseif #chosen == 0 then
+      chosen[1], way = entry, "stdin"
+    else
+      rest[#rest + 1] = entry
+    end
+  end
+  self.outbox = rest
+  return chosen, way
+end
+
+local function command(self, turn, mark, arrived, chosen, way)
+  local argv = {
+    "sh", "-c", far.CYCLE, "sh", mark, self.dir, ("%d"):format(turn), self.look,
+    ("%d"):format(#arrived),
+  }
+  for _, id in ipairs(arrived) do
+    argv[#argv + 1] = ("%.0f"):format(id)
+  end
+  argv[#argv + 1] = way
+  local stdin
+  for _, entry in ipairs(chosen) do
+    argv[#argv + 1] = ("%.0f"):format(entry.id)
+    if way == "args" then
+      argv[#argv + 1] = base64.encode(entry.text)
+    else
+      stdin = entry.text
+      argv[#argv + 1] = "1"
+      argv[#argv + 1] = ("%d"):format(#entry.text)
+    end
+  end
+  return argv, stdin
+end
+
+---Reads one exec of a cycle to its end.
+---@async
+local function follow(self, process, cycle, reader)
+  local total = 0
+  while true do
+    local stream, bytes = process:read(262144)
+    if not stream then
+      break
+    end
+    if stream == "out" then
+      total = total + #bytes
+      if total > MAX_BROUGHT then
+        -- What is complete by now is taken; the rest is brought by the next.
+        process:kill()
+        break
+      end
+      reader.feed(bytes)
+      if reader.put and not cycle.put then
+        cycle.put = true
+        self.cost = self.cost * 0.75 + (task.now() - cycle.began) * 0.25
+        self.delivering = nil
+        self:schedule()
+      end
+    end
+  end
+  return process:wait()
+end
+
+---@async
+local function perform(self, cycle, argv, stdin)
+  local reader = new_reader(cycle.mark)
+  local process, err = self.env.bare:start({ argv = argv, stdin = stdin or "null" })
+  if not process then
+    return nil, err
+  end
+  cycle.process = process
+  local timer = task.loop():timer((CYCLE_TIMEOUT + (stdin and 120 or 0)) * 1000, function()
+    task.spawn(process.kill, process)
+  end)
+  local ok, status, failure = pcall(follow, self, process, cycle, reader)
+  timer:close()
+  if not ok then
+    task.shield(process.kill, process)
+    error(status, 0)
+  end
+  if not reader["end"] and not reader.gone and #reader.brought == 0 then
+    return nil, failure or errors.new("lost", "file transport",
+      ("an exec ended without its last word (exit code %s)")
+        :format(tostring(status and status.exit)))
+  end
+  return reader
+end
+
+---One cycle from its command to what it brought.
+---@async
+local function cycle(self)
+  local chosen, way = pack(self)
+  local arrived = {}
+  for id in pairs(self.arrived) do
+    if #arrived < 512 then
+      arrived[#arrived + 1] = id
+    end
+  end
+  self.turn = self.turn + 1
+  self.execs = self.execs + 1
+  local own = { mark = hex(16), began = task.now(), turn = self.turn }
+  self.delivering, self.latest = own, own
+  self.waiting[own] = true
+  local argv, stdin = command(self, own.turn, own.mark, arrived, chosen, way)
+  local ok, reader, err = pcall(perform, self, own, argv, stdin)
+  self.waiting[own] = nil
+  if self.delivering == own then
+    self.delivering = nil
+  end
+  if self.latest == own then
+    self.latest = nil
+  end
+  if not ok then
+    reader, err = nil, errors.is(reader) and reader
+      or errors.new("internal", "file transport", tostring(reader))
+  end
+  if self.closed or self.failure then
+    return
+  end
+  if not (reader and reader.put) then
+    -- Nobody knows what arrived: all of it is put in place once more, which does no harm.
+    for _, entry in ipairs(chosen) do
+      table.insert(self.outbox, entry)
+    end
+  else
+    for _, entry in ipairs(chosen) do
+      if reader.failed[entry.id] then
+        entry.not_before = task.now() + 1
+        table.insert(self.outbox, entry)
+      end
+    end
+    for _, id in ipairs(arrived) do
+      self.arrived[id] = nil
+    end
+  end
+  if reader then
+    self.worked, self.troubles = task.now(), 0
+    if reader.gone then
+      self.gone = true
+    else
+      accept(self, reader.brought)
+    end
+  else
+    self.troubles = (self.troubles or 0) + 1
+    self.rest_until = task.now() + math.min(2, 0.05 * 2 ^ self.troubles)
+    if task.now() - self.worked > PATIENCE or not self.env:alive() then
+      give_up(self, errors.new("lost", "file transport", "no exec gets through: " .. tostring(err),
+        { cause = err }))
+    end
+  end
+  self:schedule()
+end
+
+local function launch(self)
+  self.timer = nil
+  if self.closed or self.failure or self.gone then
+    return
+  end
+  task.spawn(cycle, self)
+end
+
+---Decides when the next cycle is due. Called whenever something has changed.
+function Session:schedule()
+  if self.closed or self.failure or self.gone or not self.process then
+    return
+  end
+  local delay
+  local ready = false
+  for _, entry in ipairs(self.outbox) do
+    ready = ready or not entry.not_before or entry.not_before <= task.now()
+  end
+  if self.delivering then
+    return
+  elseif ready then
+    delay = self.in_flight > 0 and GATHER or 0
+  elseif self.latest or self.in_flight >= wire.MAX_IN_FLIGHT then
+    if #self.outbox == 0 then
+      return
+    end
+    delay = 1
+  elseif self.in_flight > 0 then
+    delay = math.min(HOLD_MAX, math.max(HOLD_MIN, self.cost * HOLD_SHARE))
+  else
+    delay = #self.outbox > 0 and 1 or 0
+  end
+  delay = math.max(delay, (self.rest_until or 0) - task.now())
+  local due = task.now() + delay
+  if self.timer and self.due <= due then
+    return
+  end
+  if self.timer then
+    self.timer:close()
+  end
+  self.due = due
+  self.timer = task.loop():timer(math.ceil(delay * 1000), function()
+    launch(self)
+  end)
+end
+
+---Ends what is left over there and here. Idempotent; after the script's process has been killed.
+---@async
+function Session:close()
+  if self.closed then
+    return
+  end
+  self.closed = true
+  if self.timer then
+    self.timer:close()
+    self.timer = nil
+  end
+  for own in pairs(self.waiting) do
+    if own.process then
+      own.process:kill()
+    end
+  end
+  -- The supervisor removes the directory when it ends; where it may not have, an exec does.
+  if not (self.process and self.process.gone) then
+    self.leftover = select(2, supervision.kill(self.env.bare,
+      { mark = self.mark, grace = 0, dir = self.dir }))
+  end
+end
+
+return file

@@ -1,0 +1,160 @@
+-- SPDX-License-Identifier: MIT
+-- The far side of the file transport: what its execs do, in POSIX sh with the usual small programs.
+-- Every line that is for the engine begins with the random mark of that exec.
+--
+-- The run's directory (mode 0700) over there:
+--   token, stub, script       what the run was furnished with
+--   c/ID.req                  a request, put there whole by the stub; ID is a decimal number
+--   c/ID.rep                  its reply, put there whole by an exec
+--   c/ID.bell                 FIFO on which the stub waits for it
+--   bell.0 bell.1             FIFOs on which execs wait for requests: the exec of turn N at N % 2
+--   turn                      number of the latest exec that collects; it changes at least every
+--                             20 s while the engine lives
+-- A word on a bell is r (a request, or a reply), t (20 s have passed) or q (leave).
+
+local far = {}
+
+-- Makes the directory. Its standard input is all files one after the other.
+-- $1 mark, $2 name of the directory, $3 bytes that it must hold, $4 how many places there are to
+-- try, the places, how many interpreters, the interpreters, then name and size of each file.
+-- Says: made PLACE INTERPRETER FIFO LOOK, numbers from 1 on (0: none of them), 1 or 0, seconds; or
+-- none PLACES, short.
+far.FURNISH = [=[
+mark=$1 name=$2 need=$3 n=$4
+shift 4
+umask 077
+say() { printf '\n%s %s\n' "$mark" "$*"; }
+at=0 dir= place=0
+while [ "$n" -gt 0 ]; do
+  at=$((at + 1)) n=$((n - 1))
+  if [ -z "$dir" ] && mkdir "$1/$name" 2> /dev/null; then
+    if head -c "$need" /dev/zero > "$1/$name/all" 2> /dev/null; then
+      dir=$1/$name place=$at
+    else
+      rm -rf "${1:?}/$name"
+    fi
+  fi
+  shift
+done
+if [ -z "$dir" ]; then
+  cat > /dev/null
+  say none
+  exit 0
+fi
+n=$1 at=0 interpreter=0
+shift
+while [ "$n" -gt 0 ]; do
+  at=$((at + 1)) n=$((n - 1))
+  if [ "$interpreter" -eq 0 ] && command -v "$1" > /dev/null 2>&1; then interpreter=$at; fi
+  shift
+done
+cd "$dir" || exit 1
+cat > all
+off=1
+while [ $# -gt 0 ]; do
+  tail -c "+$off" all | head -c "$2" > "$1"
+  off=$((off + $2))
+  shift 2
+done
+if [ "$(wc -c < all)" -ne $((off - 1)) ]; then
+  cd /
+  rm -rf "$dir"
+  say short
+  exit 0
+fi
+rm -f all
+mkdir c
+fifo=0 look=1
+if mkfifo bell.0 bell.1 2> /dev/null; then fifo=1; else
+  if sleep 0.01 2> /dev/null; then look=0.03; fi
+fi
+echo 0 > turn
+say made "$place" "$interpreter" "$fifo" "$look"
+]=]
+
+-- One cycle: puts replies in place, waits for requests, returns them.
+-- $1 mark, $2 directory, $3 turn, $4 "fifo" or seconds between looks, $5 how many requests have
+-- arrived since the last cycle, their IDs, then "args" and pairs of ID and base64, or "stdin" and
+-- triples of ID, place and size in the standard input.
+-- Says: gone; fail ID; put; request ID.req and, after it, the request; end.
+far.CYCLE = [=[
+mark=$1 dir=$2 turn=$3 look=$4 n=$5
+shift 5
+umask 077
+say() { printf '\n%s %s\n' "$mark" "$*"; }
+exec 2> /dev/null
+if ! cd "$dir"; then
+  say gone
+  exit 0
+fi
+done=
+while [ "$n" -gt 0 ]; do
+  done="$done c/$1.req" n=$((n - 1))
+  shift
+done
+[ -z "$done" ] || rm -f $done
+way=$1
+shift
+[ "$way" = args ] || cat > "in.$turn"
+while [ $# -gt 0 ]; do
+  id=$1
+  if [ "$way" = args ]; then
+    printf %s "$2" | base64 -d > "c/$id.new"
+    ok=$?
+    shift 2
+  else
+    tail -c "+$2" "in.$turn" | head -c "$3" > "c/$id.new" && [ "$(wc -c < "c/$id.new")" -eq "$3" ]
+    ok=$?
+    shift 3
+  fi
+  if [ "$ok" -eq 0 ] && mv -f "c/$id.new" "c/$id.rep"; then
+    [ ! -p "c/$id.bell" ] || echo r 1<> "c/$id.bell"
+  else
+    rm -f "c/$id.new"
+    say fail "$id"
+  fi
+done
+[ "$way" = args ] || rm -f "in.$turn"
+say put
+read -r latest < turn
+if [ "${latest:-0}" -gt "$turn" ]; then
+  say end
+  exit 0
+fi
+echo "$turn" > turn
+if [ "$look" = fifo ]; then
+  exec 4<> "bell.$((turn % 2))"
+  echo q 1<> "bell.$(((turn + 1) % 2))"
+fi
+waited=0 most=20
+[ "$look" = 1 ] || most=650
+while :; do
+  set -- c/[0-9]*.req
+  if [ -e "$1" ]; then
+    n=0
+    for f; do
+      say request "${f#c/}"
+      head -c 67108865 "$f"
+      n=$((n + 1))
+      [ "$n" -lt 64 ] || break
+    done
+    break
+  fi
+  if [ "$look" = fifo ]; then
+    read -r word <&4
+  else
+    sleep "$look"
+    waited=$((waited + 1)) word=r
+    [ "$waited" -lt "$most" ] || word=t
+  fi
+  read -r latest < turn || break
+  if [ "$latest" != "$turn" ]; then
+    [ "$look" != fifo ] || echo q >&4
+    break
+  fi
+  [ "$word" != t ] || break
+done
+say end
+]=]
+
+return far
