@@ -103,8 +103,9 @@ function places.supervisor(environ)
     return environ.FARCALL_SUPERVISOR
   end
   local beside = (system.exe() or ""):match("^(.*)/") or "."
-  for _, dir in ipairs({ beside, places.LUA_DIR .. "/../..", places.LUA_DIR .. "/../../../../bin" })
-  do
+  -- By name: in a build folder the directory itself is a link to the sources.
+  local tree = places.LUA_DIR:match("^(.*)/") or "."
+  for _, dir in ipairs({ beside, tree .. "/..", tree .. "/../../../bin" }) do
     if fs.stat(dir .. "/farcall-supervisor") then
       return dir .. "/farcall-supervisor"
     end
