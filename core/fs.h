@@ -41,6 +41,11 @@ int fs_append_open(const char *path, mode_t mode);
 // line whole or out. 0, -errno with nothing written, or ERR_PARTIAL with a part of it written.
 int fs_append(int fd, const void *bytes, size_t size);
 
+// Locks the file at path, made with mode (umask applies) if missing, until the descriptor is closed
+// or the process ends. The holder may remove the file. A descriptor; -EAGAIN while another has it;
+// -errno.
+int fs_lock(const char *path, mode_t mode);
+
 // Removes path and everything below it; success if there is nothing. Never follows a symbolic link
 // and never enters another mount (-EXDEV), however the tree is changed meanwhile; any depth. A
 // directory of this user that is closed to him (mode 0000) is opened up first. Goes on after a

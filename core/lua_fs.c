@@ -12,6 +12,7 @@
 #include "modules.h"
 
 #define APPENDER "farcall.appender"
+#define LOCK "farcall.fs.lock"
 #define SCRATCH "farcall.fs.scratch"
 
 enum { MODE_MAX = 07777 };
@@ -19,6 +20,10 @@ static const double FILE_SIZE_MAX = 9007199254740991.0; // the integers that a n
 
 struct appender {
   int fd; // owned; -1 when closed
+};
+
+struct lock {
+  int fd; // owned; -1 when let go
 };
 
 // Memory from malloc that is freed even if Lua raises an error before we get to it.
@@ -263,6 +268,31 @@ static int appender_close(lua_State *L) {
   return 0;
 }
 
+// fs.lock(path, mode) -> lock; EAGAIN while another holds it
+static int lua_fs_lock(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  mode_t mode = check_mode(L, 2);
+  struct lock *lock = lua_newuserdata(L, sizeof *lock);
+  lock->fd = -1;
+  luaL_getmetatable(L, LOCK);
+  lua_setmetatable(L, -2);
+  int fd = fs_lock(path, mode);
+  if (fd < 0) {
+    return bind_fail(L, fd, path);
+  }
+  lock->fd = fd;
+  return 1;
+}
+
+static int lock_close(lua_State *L) {
+  struct lock *lock = luaL_checkudata(L, 1, LOCK);
+  if (lock->fd >= 0) {
+    close(lock->fd);
+    lock->fd = -1;
+  }
+  return 0;
+}
+
 int luaopen_farcall_core_fs(lua_State *L) {
   static const luaL_Reg appender[] = {
       {"write", appender_write},
@@ -271,16 +301,16 @@ int luaopen_farcall_core_fs(lua_State *L) {
       {NULL, NULL},
   };
   static const luaL_Reg functions[] = {
-      {"mkdtemp", lua_fs_mkdtemp},   {"mkdir", lua_fs_mkdir},
-      {"list", lua_fs_list},         {"stat", lua_fs_stat},
-      {"unlink", lua_fs_unlink},     {"rmdir", lua_fs_rmdir},
-      {"rename", lua_fs_rename},     {"chmod", lua_fs_chmod},
-      {"rmtree", lua_fs_rmtree},     {"realpath", lua_fs_realpath},
-      {"readlink", lua_fs_readlink}, {"read", lua_fs_read},
-      {"appender", lua_fs_appender}, {NULL, NULL},
+      {"mkdtemp", lua_fs_mkdtemp},   {"mkdir", lua_fs_mkdir},       {"list", lua_fs_list},
+      {"stat", lua_fs_stat},         {"unlink", lua_fs_unlink},     {"rmdir", lua_fs_rmdir},
+      {"rename", lua_fs_rename},     {"chmod", lua_fs_chmod},       {"rmtree", lua_fs_rmtree},
+      {"realpath", lua_fs_realpath}, {"readlink", lua_fs_readlink}, {"read", lua_fs_read},
+      {"appender", lua_fs_appender}, {"lock", lua_fs_lock},         {NULL, NULL},
   };
+  static const luaL_Reg lock[] = {{"close", lock_close}, {NULL, NULL}};
   static const luaL_Reg none[] = {{NULL, NULL}};
   bind_type(L, APPENDER, appender, appender_close);
+  bind_type(L, LOCK, lock, lock_close);
   bind_type(L, SCRATCH, none, scratch_gc);
   lua_newtable(L);
   luaL_setfuncs(L, functions, 0);

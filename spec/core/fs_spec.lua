@@ -103,6 +103,43 @@ describe("fs", function()
   end)
 end)
 
+describe("a lock", function()
+  local dir, file
+  before_each(function()
+    dir = helper.scratch()
+    file = dir .. "/lock"
+  end)
+
+  it("is one process' until it lets go or ends", function()
+    local lock = assert(fs.lock(file, 0x180))
+    assert.equal(0x180, fs.stat(file).mode)
+    refused("EAGAIN", fs.lock(file, 0x180))
+    lock:close()
+    lock:close()
+    assert.equal("exit", (child.run(function()
+      assert(fs.lock(file, 0x180))
+    end)))
+    assert(fs.lock(file, 0x180)):close()
+  end)
+
+  it("is on the file that is there, when its holder removes it", function()
+    local first = assert(fs.lock(file, 0x180))
+    fs.unlink(file)
+    local second = assert(fs.lock(file, 0x180))
+    refused("EAGAIN", fs.lock(file, 0x180))
+    first:close()
+    refused("EAGAIN", fs.lock(file, 0x180))
+    second:close()
+  end)
+
+  it("follows no link and makes no directory", function()
+    ffi.C.symlink(file, dir .. "/link")
+    refused("ELOOP", fs.lock(dir .. "/link", 0x180))
+    refused("ENOENT", fs.lock(dir .. "/none/lock", 0x180))
+    refused("EISDIR", fs.lock(dir, 0x180))
+  end)
+end)
+
 describe("an appender", function()
   local dir, file
   before_each(function()
