@@ -6,6 +6,7 @@
 -- sync = "call". Reading needs no task, and neither do opening and appending unless sync = "call".
 
 local errors = require("farcall.errors")
+local identity = require("farcall.identity")
 local runs = require("farcall.runs")
 local task = require("farcall.task")
 local atomicfile = require("farcall.core.atomicfile")
@@ -123,7 +124,7 @@ function journal.open(options)
   local pid = system.pid()
   local job = {
     started = system.time(),
-    engine = { host = system.hostname(), pid = pid, start = runs.start_of(pid) },
+    engine = { host = system.hostname(), pid = pid, start = identity.start_of(pid) },
   }
   for key, value in pairs(options.job or {}) do
     job[key] = value

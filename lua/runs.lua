@@ -4,6 +4,7 @@
 
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
+local identity = require("farcall.identity")
 local json = require("farcall.core.json")
 local system = require("farcall.core.system")
 
@@ -23,23 +24,6 @@ end
 ---@return string
 function runs.dir(state_dir)
   return state_dir .. "/runs"
-end
-
----When a process began, in the kernel's ticks: with the pid it tells one process from all others of
----this boot. nil if there is no such process.
----@param pid integer
----@return string?
-function runs.start_of(pid)
-  local stat = fs.read(("/proc/%d/stat"):format(pid), 4096)
-  -- Behind the name, which may hold anything, in its closing parenthesis.
-  local fields = stat and stat:match("^.*%) (.*)$")
-  local n = 2
-  for field in (fields or ""):gmatch("%S+") do
-    n = n + 1
-    if n == 22 then
-      return field
-    end
-  end
 end
 
 local function read_json(path)
@@ -103,7 +87,7 @@ local function is_running(job)
   local engine = type(job) == "table" and job.engine
   return type(engine) == "table" and engine.host == system.hostname()
     and type(engine.pid) == "number" and engine.start ~= nil
-    and runs.start_of(engine.pid) == engine.start
+    and identity.start_of(engine.pid) == engine.start
 end
 
 ---@class farcall.RunSummary

@@ -63,6 +63,21 @@ function child.run(fn)
   return wait(child.start(fn))
 end
 
+---A child that has ended and is still there, until child.reap(pid).
+function child.zombie()
+  local pid = child.start(function() end)
+  local state
+  repeat
+    C.usleep(1000)
+    local file = assert(io.open(("/proc/%d/stat"):format(pid)))
+    state = file:read("*a")
+    file:close()
+  until state:find(") Z", 1, true)
+  return pid
+end
+
+child.reap = wait
+
 ---Runs fn in a child that is killed after so many microseconds.
 function child.kill_after(us, fn)
   local pid = child.start(fn)
