@@ -29,6 +29,29 @@ local function names_of(map)
   return names
 end
 
+-- What every backend takes that makes environments which can outlive an engine.
+local LASTING = {
+  key = {
+    type = "string",
+    doc = "a name under which the environment is shared and stays; private without it",
+  },
+  idle = {
+    type = "seconds", doc = "with key: `farcall env gc` may remove it when unused for so long",
+  },
+}
+
+-- The backend's own options and, when it can remove what it made, those of LASTING.
+local function with_lasting(backend)
+  local declared = {}
+  for name, declaration in pairs(backend.options or {}) do
+    declared[name] = declaration
+  end
+  for name, declaration in pairs(backend.reap and LASTING or {}) do
+    declared[name] = declared[name] or declaration
+  end
+  return declared
+end
+
 ---The backend file of this name, loaded once.
 ---@param kind string
 ---@return farcall.Backend?
@@ -46,7 +69,7 @@ function catalog:load_backend(kind)
   if not backend then
     return nil, err
   end
-  backend.path = path
+  backend.path, backend.options = path, with_lasting(backend)
   self.backends[kind] = backend
   return backend
 end
@@ -63,13 +86,41 @@ local function placed(options, backend, dir)
   return values
 end
 
+-- The same options, none of them required.
+local function not_required(declared)
+  local relaxed = {}
+  for name, declaration in pairs(declared) do
+    relaxed[name] = {}
+    for field, value in pairs(declaration) do
+      relaxed[name][field] = field ~= "required" and value or nil
+    end
+  end
+  return relaxed
+end
+
+local MAX_KEY = 200
+
+-- What is wrong with a key; nil when nothing is.
+local function key_problem(backend, values)
+  local key = values.key
+  if key == nil or (backend.options.key and not backend.reap) then
+    return nil
+  elseif not backend.reap then
+    return "there is no option key: its environments do not last, so none can be shared"
+  elseif key == "" or type(key) == "string" and (#key > MAX_KEY or key:find("%c")) then
+    return ("option key must be a name of at most %d letters"):format(MAX_KEY)
+  end
+  return values.attach ~= nil and "options key and attach exclude each other" or nil
+end
+
 ---The backend of this name with the options that count: the configuration's, then the job's.
 ---@param name? string of a configured backend, or of a backend file; the default one when absent
 ---@param overrides? table<string, any>
----@return {name: string, backend: farcall.Backend, options: table}?
+---@param bare? boolean only to ask or remove, not to open: what is required may be missing
+---@return farcall.Place?
 ---@return farcall.Error? err
 ---@nodiscard
-function catalog:backend(name, overrides)
+function catalog:backend(name, overrides, bare)
   name = name or self.cfg.default_backend or "local"
   local configured = self.cfg.backends[name]
   local backend, err = self:load_backend(configured and configured.use or name)
@@ -86,13 +137,18 @@ function catalog:backend(name, overrides)
       values[key] = value
     end
   end
+  local unfit = key_problem(backend, values)
+  if unfit then
+    return nil, errors.new("config", "backend " .. name, unfit)
+  end
   local options
-  options, err = schema.options(backend.options or {}, values, "backend " .. name)
+  options, err = schema.options(bare and not_required(backend.options) or backend.options, values,
+    "backend " .. name)
   if not options then
     return nil, err
   end
   local fine, problem = true, nil
-  if backend.check then
+  if backend.check and not bare then
     fine, problem = backend.check(options)
   end
   if not fine then

@@ -8,6 +8,7 @@ local environments = require("farcall.environments")
 local errors = require("farcall.errors")
 local journal = require("farcall.journal")
 local json = require("farcall.core.json")
+local leftovers = require("farcall.leftovers")
 local oneshot = require("farcall.oneshot")
 local policy = require("farcall.policy")
 local schema = require("farcall.schema")
@@ -67,27 +68,13 @@ function engine.new(cfg)
     environments = environments.new({
       environ = cfg.environ, passthrough = cfg.passthrough, runtime_dir = cfg.runtime_dir,
       supervisor = cfg.supervisor, log = cfg.log,
-    }),
+    }, cfg.state_dir),
   }, engine)
-end
-
--- Two uses of one backend share an environment when every option is the same.
-local function private_key(where)
-  local names, parts = {}, { where.name }
-  for name in pairs(where.options) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
-  for _, name in ipairs(names) do
-    local value = where.options[name]
-    parts[#parts + 1] = name .. "=" .. (json.encode({ value }) or tostring(value))
-  end
-  return table.concat(parts, "\0")
 end
 
 ---@async
 local function open_environment(self, where)
-  return self.environments:get(private_key(where), where.backend, where.options)
+  return self.environments:get(where)
 end
 
 local function check_job(job)
@@ -297,6 +284,12 @@ function engine:environment(backend, options)
     return nil, err
   end
   return open_environment(self, where)
+end
+
+---What engines have left behind, here and in environments, and how it is removed.
+---@return farcall.Leftovers
+function engine:leftovers()
+  return leftovers.new(self.cfg, self.catalog, self.environments)
 end
 
 ---Ends every run that is under way.

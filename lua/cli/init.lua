@@ -25,6 +25,7 @@ cli.COMMANDS = {
   { "tools", "list the tools, or describe one" },
   { "stubs", "list the script languages, or show what a script imports" },
   { "new", "write a commented skeleton of a backend, policy, tool or stub" },
+  { "env", "list environments, remove them, collect what was left behind" },
   { "runs", "list the runs, or show one" },
   { "completion", "print a completion script for bash, zsh or fish" },
   { "version", "print the versions of farcall and what it is made of" },

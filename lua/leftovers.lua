@@ -1,0 +1,387 @@
+-- SPDX-License-Identifier: MIT
+-- What engines have left behind: environments, by their records and by what the services say, and
+-- directories on this machine. Lists, removes, collects.
+
+local environments = require("farcall.environments")
+local errors = require("farcall.errors")
+local identity = require("farcall.identity")
+local plugin = require("farcall.plugin")
+local rundir = require("farcall.rundir")
+local system = require("farcall.core.system")
+local task = require("farcall.task")
+
+---@class farcall.Leftovers
+---@field private cfg farcall.Config
+---@field private catalog farcall.Catalog
+---@field private environments farcall.Environments
+local leftovers = {}
+leftovers.__index = leftovers
+
+-- Nobody waits longer for a service that does not answer; removing may take a while.
+local LIST_SECONDS, REMOVE_SECONDS = 30, 120
+
+---@class farcall.KnownEnvironment
+---@field name string
+---@field kind "private"|"keyed"|"visited"
+---@field backend string
+---@field key? string
+---@field owner "alive"|"dead"|"unknown" whether the engine that made it is there; of one with a
+---key: whether any that uses it is
+---@field users integer engines that use one with a key, as far as is known here
+---@field created? number unix seconds
+---@field used? number
+---@field idle? number
+---@field exists? boolean as its service says; nil when it could not be asked
+---@field record? farcall.EnvironmentRecord
+---@field where? farcall.Place by which it can be removed
+---@field problem? farcall.Error why it cannot
+
+---@param cfg farcall.Config
+---@param catalog farcall.Catalog
+---@param envs farcall.Environments
+---@return farcall.Leftovers
+function leftovers.new(cfg, catalog, envs)
+  return setmetatable({ cfg = cfg, catalog = catalog, environments = envs }, leftovers)
+end
+
+-- The place of a record. The configuration may have changed since; then the backend itself may do.
+local function place_of(self, record)
+  local name = self.cfg.backends[record.backend] and record.backend or record.use
+  return self.catalog:backend(name, record.options, true)
+end
+
+-- Asks a service what it has. Names -> labels, or nil and why.
+---@async
+local function ask(self, where)
+  local list, err = task.timeout(LIST_SECONDS, where.backend.list, where.options,
+    self.environments:context())
+  if not list then
+    return nil, err
+  end
+  local names = {}
+  for _, entry in ipairs(list) do
+    names[entry.name] = entry.labels or {}
+  end
+  return names
+end
+
+-- What does not tell one service from another.
+local OWN_OPTIONS = { key = true, idle = true }
+
+-- Asks each service once, all of them at the same time.
+local function begin_to_ask(self, asked, where)
+  local which = environments.fingerprint(where, OWN_OPTIONS)
+  asked[which] = asked[which] or { where = where, task = task.spawn(ask, self, where) }
+  return asked[which]
+end
+
+-- How users stand: the living, and the dead whose marks can go.
+local function users_of(self, name)
+  local living, dead = 0, {}
+  for _, engine in ipairs(self.environments.records:users(name)) do
+    if identity.state(engine) == "dead" then
+      dead[#dead + 1] = engine
+    else
+      living = living + 1
+    end
+  end
+  return living, dead
+end
+
+local function row_of_record(self, record)
+  local row = {
+    name = record.name, kind = record.kind, backend = record.backend, key = record.key,
+    created = record.created, used = record.used, idle = record.idle, record = record, users = 0,
+    owner = identity.state(record.engine),
+  }
+  if record.kind == "keyed" then
+    row.users = users_of(self, record.name)
+    row.owner = row.users > 0 and "alive" or "dead"
+  end
+  row.where, row.problem = place_of(self, record)
+  return row
+end
+
+local function row_of_labels(name, labels, where)
+  local key = labels["farcall.key"]
+  return {
+    name = name, kind = key and "keyed" or "private", key = key, users = 0, exists = true,
+    backend = labels["farcall.backend"] or where.name, where = where,
+    owner = key and "unknown" or identity.state(labels["farcall.engine"]),
+    created = tonumber(labels["farcall.created"]),
+  }
+end
+
+-- Every backend that could have something: those of the configuration, and the others as they are
+-- without any.
+local function places(self)
+  local list, seen = {}, {}
+  local function add(name, configured)
+    local where = self.catalog:backend(name, nil, true)
+    if where and where.backend.list then
+      list[#list + 1] = { where = where, configured = configured }
+      seen[where.backend.name] = true
+    end
+  end
+  for name in pairs(self.cfg.backends) do
+    add(name, true)
+  end
+  for _, entry in ipairs(plugin.all("backend", self.cfg.backend_path)) do
+    if not seen[entry.name] then
+      add(entry.name, false)
+    end
+  end
+  return list
+end
+
+---Every environment that is known: by record, or by its service.
+---@async
+---@return farcall.KnownEnvironment[] sorted by name
+---@return {where: string, err: farcall.Error}[] problems services that could not be asked
+function leftovers:known()
+  local rows, by_name, problems = {}, {}, {}
+  local records, unreadable = self.environments.records:list()
+  for _, path in ipairs(unreadable) do
+    problems[#problems + 1] = { where = path,
+      err = errors.new("config", path, "this is no record of an environment") }
+  end
+  local asked = {}
+  for _, place in ipairs(places(self)) do
+    begin_to_ask(self, asked, place.where).configured = place.configured
+  end
+  for _, record in ipairs(records) do
+    local row = row_of_record(self, record)
+    rows[#rows + 1], by_name[record.name] = row, row
+    if row.where and row.kind ~= "visited" and row.where.backend.list then
+      row.answer = begin_to_ask(self, asked, row.where)
+      row.answer.configured = true
+    end
+  end
+  for _, answer in pairs(asked) do
+    local ok, names, err = answer.task:join()
+    if not ok then
+      names, err = nil, errors.is(names) and names or errors.new("internal", "list", names)
+    end
+    answer.names, answer.err = names, err
+    if err and answer.configured then
+      problems[#problems + 1] = { where = answer.where.name, err = err }
+    end
+    for name, labels in pairs(names or {}) do
+      if not by_name[name] then
+        local row = row_of_labels(name, labels, answer.where)
+        rows[#rows + 1], by_name[name] = row, row
+      end
+    end
+  end
+  for _, row in ipairs(rows) do
+    local answer = row.answer
+    if answer and answer.names then
+      row.exists = answer.names[row.name] ~= nil
+    elseif answer then
+      row.problem = answer.err
+    end
+    row.answer = nil
+  end
+  table.sort(rows, function(a, b)
+    return a.name < b.name
+  end)
+  return rows, problems
+end
+
+---@async
+local function reap(self, row)
+  if not row.where then
+    return nil, row.problem
+  elseif not row.where.backend.reap then
+    return nil, errors.new("unsupported", "remove " .. row.name,
+      ("backend %s cannot remove"):format(row.backend))
+  end
+  return task.timeout(REMOVE_SECONDS, row.where.backend.reap, row.name, row.where.options,
+    self.environments:context())
+end
+
+-- Removes the environment and its record. still() is asked once nobody else can come to it.
+---@async
+local function remove(self, row, still)
+  local records = self.environments.records
+  local lock, err
+  if row.kind == "keyed" then
+    lock, err = records:lock(row.name)
+    if not lock then
+      return nil, err
+    end
+  end
+  local ok, done, failure = pcall(function()
+    if still and not still() then
+      return nil, errors.new("unavailable", "remove " .. row.name, "somebody has come to use it")
+    end
+    if row.kind ~= "visited" and row.exists ~= false then
+      local gone
+      gone, err = reap(self, row)
+      if not gone then
+        return nil, err
+      end
+    end
+    return records:remove(row.name)
+  end)
+  if lock then
+    lock:close()
+  end
+  if not ok then
+    error(done, 0)
+  end
+  return done, failure
+end
+
+-- Opens an environment that is not ours alone, and removes what dead engines have left in it.
+---@async
+local function sweep(self, row)
+  local found, supervision = pcall(require, "farcall.supervision")
+  if not found or not supervision.sweep then
+    return 0
+  elseif not row.where then
+    return nil, row.problem
+  end
+  local where, err = self.catalog:backend(row.where.name, row.record.options)
+  if not where then
+    return nil, err
+  end
+  local env
+  env, err = self.environments:get(where)
+  if not env then
+    return nil, err
+  end
+  return supervision.sweep(env, self.environments:context())
+end
+
+---Removes one, as `farcall env rm` asks.
+---@async
+---@param row farcall.KnownEnvironment
+---@param force? boolean also one that a living engine uses, or that may be in use
+---@return true?
+---@return farcall.Error? err
+---@nodiscard
+function leftovers:remove(row, force)
+  local op = "remove " .. row.name
+  if row.kind == "visited" and row.owner ~= "dead" and not force then
+    return nil, errors.new("denied", op, "farcall did not make it, it is only in use",
+      { hint = "--force forgets it; nothing is removed" })
+  end
+  local function in_use()
+    if row.kind == "keyed" then
+      return users_of(self, row.name) > 0
+    end
+    return row.owner ~= "dead"
+  end
+  if not force and in_use() then
+    return nil, errors.new("denied", op,
+      row.owner == "unknown" and "its engine may be alive, elsewhere" or "a living engine uses it",
+      { hint = "--force removes it all the same" })
+  end
+  return remove(self, row, not force and row.kind == "keyed" and function()
+    return not in_use()
+  end or nil)
+end
+
+-- What is to be done about one: "remove", "forget" (only the record is left), "sweep" (somebody's
+-- else, with leftovers of dead engines in it), or nil.
+local function verdict(self, row, now)
+  if row.kind == "visited" then
+    return row.owner == "dead" and "sweep" or nil
+  elseif row.kind == "private" then
+    if row.owner ~= "dead" then
+      return nil
+    end
+    return row.exists == false and "forget" or "remove"
+  elseif not row.record then
+    return nil
+  end
+  local living, dead = users_of(self, row.name)
+  if living == 0 and row.exists == false then
+    return "forget"
+  elseif living == 0 and row.idle and now - row.used > row.idle then
+    return "remove"
+  end
+  return #dead > 0 and "sweep" or nil
+end
+
+---@async
+local function act(self, row, what)
+  local records = self.environments.records
+  if what ~= "sweep" then
+    return remove(self, row, row.kind == "keyed" and function()
+      return users_of(self, row.name) == 0
+    end or nil)
+  end
+  local _, dead = users_of(self, row.name)
+  if row.exists ~= false then
+    local swept, err = sweep(self, row)
+    if not swept then
+      return nil, err
+    end
+  end
+  for _, engine in ipairs(dead) do
+    records:release(row.name, engine)
+  end
+  return row.kind == "keyed" or records:remove(row.name)
+end
+
+---@class farcall.Collected
+---@field what "remove"|"forget"|"sweep"|"directory"
+---@field name string
+---@field backend? string
+---@field err? farcall.Error why it could not be done
+
+---Removes what dead engines left: their private environments, records of what is not there any
+---more, shared environments that nobody has used for longer than their limit, what is left of runs
+---in environments that stay, and directories on this machine.
+---@async
+---@param dry_run? boolean only tell
+---@return farcall.Collected[]
+---@return {where: string, err: farcall.Error}[] problems services that could not be asked
+function leftovers:collect(dry_run)
+  local rows, problems = self:known()
+  local done, now = {}, system.time()
+  for _, row in ipairs(rows) do
+    local what = verdict(self, row, now)
+    if what then
+      local ok, err = true, nil
+      if not dry_run then
+        ok, err = act(self, row, what)
+      end
+      done[#done + 1] = {
+        what = what, name = row.name, backend = row.backend, err = not ok and err or nil,
+      }
+    end
+  end
+  for _, path in ipairs(rundir.stale(self.cfg.runtime_dir, now)) do
+    local ok, message, code = true, nil, nil
+    if not dry_run then
+      ok, message, code = rundir.remove(path)
+    end
+    done[#done + 1] = {
+      what = "directory", name = path,
+      err = not ok and errors.wrap("remove " .. path, message, code) or nil,
+    }
+  end
+  return done, problems
+end
+
+---How much dead engines have left, without asking any service.
+---@return integer environments
+---@return integer directories
+function leftovers:count()
+  local n = 0
+  for _, record in ipairs(self.environments.records:list()) do
+    local dead
+    if record.kind == "keyed" then
+      dead = #select(2, users_of(self, record.name)) > 0
+    else
+      dead = identity.state(record.engine) == "dead"
+    end
+    n = n + (dead and 1 or 0)
+  end
+  return n, #rundir.stale(self.cfg.runtime_dir)
+end
+
+return leftovers
