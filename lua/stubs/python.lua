@@ -490,6 +490,8 @@ directory = None  # set when the stub is first used
 LOOK = 5
 # Where there are no FIFOs: seconds between looks, from the first to the last.
 FIRST_LOOK, LAST_LOOK = 0.002, 0.05
+# Bytes of a request that a shell may read by itself, byte by byte.
+SMALL = 2048
 
 
 def new_id():
@@ -551,9 +553,8 @@ def look_for_reply(name):
 
 def exchange(number, line):
     """The reply to a request."""
-    if line[-1:] == b"\n":
-        line = line[:-1]
     name = f"{directory}/c/{number}"
+    request = name + (".req" if len(line) <= SMALL else ".big")
     bell = None
     try:
         try:
@@ -566,7 +567,7 @@ def exchange(number, line):
                              0o600)
             with open(handle, "wb") as file:
                 file.write(line)
-            os.rename(name + ".new", name + ".req")
+            os.rename(name + ".new", request)
         except OSError as error:
             remove(name + ".new")
             return lost(error)
@@ -575,7 +576,8 @@ def exchange(number, line):
     finally:
         if bell is not None:
             os.close(bell)
-        remove(name + ".bell")
+            remove(name + ".bell")
+        remove(request)
 
 
 def remove(name):

@@ -64,8 +64,10 @@ call() (
     bell=1
     exec 9<> "c/$id.bell"
   fi
-  printf '{"id":%s,"tool":%s,"args":%s,"token":"%s"}' "$id" "$(farcall_quote "$tool")" "$args" \
-    "$token" > "c/$id.new" && mv "c/$id.new" "c/$id.req" || exit 1
+  request=c/$id.req
+  [ ${#args} -lt 1500 ] || request=c/$id.big
+  printf '{"id":%s,"tool":%s,"args":%s,"token":"%s"}\n' "$id" "$(farcall_quote "$tool")" "$args" \
+    "$token" > "c/$id.new" && mv "c/$id.new" "$request" || exit 1
   for waiting in bell.0 bell.1; do
     [ ! -p "$waiting" ] || echo r 1<> "$waiting"
   done
@@ -74,7 +76,7 @@ call() (
   done
   LC_ALL=C awk -v tool="$tool" -v field="$farcall_field" -f farcall.awk "c/$id.rep"
   status=$?
-  rm -f "c/$id.rep" "c/$id.bell"
+  rm -f "c/$id.rep" "c/$id.bell" "$request"
   exit "$status"
 )
 

@@ -46,6 +46,18 @@ local HOLD_SHARE, HOLD_MIN, HOLD_MAX = 0.5, 0.002, 0.025
 local GATHER = 0.002
 
 ---@class farcall.file.Session
+---@field private turn integer of the latest cycle
+---@field private seen table<number, true> IDs that have been handed up, for the whole run
+---@field private arrived table<string, true> names of request files that the far side may empty
+---@field private outbox {id: number, text: string, not_before?: number}[] replies to be put there
+---@field private in_flight integer calls that have no reply yet
+---@field private delivering? table the cycle whose replies are not known to be in place
+---@field private latest? table the latest cycle, while it waits for requests
+---@field private waiting table<table, true> cycles that are under way
+---@field private leaving table<farcall.Process, true> execs that have said their last word
+---@field private cost number seconds that an exec takes until its replies are in place
+---@field private execs integer
+---@field failure? farcall.Error why the run had to end
 local Session = {}
 Session.__index = Session
 
@@ -146,8 +158,8 @@ function file.open(spec)
   end
   local self = setmetatable({
     name = "file", env = env, spec = spec, mark = supervision.new_mark(),
-    turn = 0, seen = {}, seen_count = 0, arrived = {}, outbox = {}, in_flight = 0, waiting = {},
-    cost = 0.01, useless = 0, execs = 0, backlog = {},
+    turn = 0, seen = {}, seen_count = 0, arrived = {}, outbox = {}, in_flight = 0,
+    waiting = {}, leaving = {}, cost = 0.01, useless = 0, troubles = 0, execs = 0,
   }, Session)
   local files = { { name = "token", text = spec.token } }
   for _, entry in ipairs(spec.files) do
@@ -196,7 +208,8 @@ local function reply_text(id, reply)
   local field = reply.error and "error" or "result"
   local value, problem
   if reply.error then
-    local kind, message = json.encode(reply.error.kind)
+    local message
+    local kind = json.encode(reply.error.kind)
     message, problem = json.encode(reply.error.message)
     value = message and ('{"kind":%s,"message":%s}'):format(kind, message)
   else
@@ -264,9 +277,10 @@ end
 local function accept(self, brought)
   local any_new = false
   for _, entry in ipairs(brought) do
-    local id = tonumber(entry.name:match("^(%d+)%.req$") or "")
-    if id and #entry.name <= 20 and id < 2 ^ 53 and ("%.0f.req"):format(id) == entry.name then
-      self.arrived[id] = true
+    local id = tonumber(entry.name:match("^(%d+)%.[a-z]+$") or "")
+    local plain = id and #entry.name <= 20 and id < 2 ^ 53 and ("%.0f"):format(id)
+    if plain and (entry.name == plain .. ".req" or entry.name == plain .. ".big") then
+      self.arrived[entry.name] = true
       if not self.seen[id] then
         any_new = true
         self.seen[id] = true
@@ -359,8 +373,8 @@ local function command(self, turn, mark, arrived, chosen, way)
     "sh", "-c", far.CYCLE, "sh", mark, self.dir, ("%d"):format(turn), self.look,
     ("%d"):format(#arrived),
   }
-  for _, id in ipairs(arrived) do
-    argv[#argv + 1] = ("%.0f"):format(id)
+  for _, name in ipairs(arrived) do
+    argv[#argv + 1] = name
   end
   argv[#argv + 1] = way
   local stdin
@@ -377,7 +391,7 @@ local function command(self, turn, mark, arrived, chosen, way)
   return argv, stdin
 end
 
----Reads one exec of a cycle to its end.
+---Reads one exec of a cycle to its last word.
 ---@async
 local function follow(self, process, cycle, reader)
   local total = 0
@@ -400,9 +414,20 @@ local function follow(self, process, cycle, reader)
         self.delivering = nil
         self:schedule()
       end
+      if reader["end"] then
+        return nil
+      end
     end
   end
   return process:wait()
+end
+
+-- What an exec does after its last word is nobody's business, but it must not be left.
+---@async
+local function see_off(process, timer)
+  while process:read(65536) do end -- luacheck: ignore 542
+  process:wait()
+  timer:close()
 end
 
 ---@async
@@ -417,6 +442,14 @@ local function perform(self, cycle, argv, stdin)
     task.spawn(process.kill, process)
   end)
   local ok, status, failure = pcall(follow, self, process, cycle, reader)
+  if ok and reader["end"] then
+    self.leaving[process] = true
+    task.spawn(function()
+      see_off(process, timer)
+      self.leaving[process] = nil
+    end)
+    return reader
+  end
   timer:close()
   if not ok then
     task.shield(process.kill, process)
@@ -435,9 +468,9 @@ end
 local function cycle(self)
   local chosen, way = pack(self)
   local arrived = {}
-  for id in pairs(self.arrived) do
+  for name in pairs(self.arrived) do
     if #arrived < 512 then
-      arrived[#arrived + 1] = id
+      arrived[#arrived + 1] = name
     end
   end
   self.turn = self.turn + 1
@@ -473,8 +506,8 @@ local function cycle(self)
         table.insert(self.outbox, entry)
       end
     end
-    for _, id in ipairs(arrived) do
-      self.arrived[id] = nil
+    for _, name in ipairs(arrived) do
+      self.arrived[name] = nil
     end
   end
   if reader then
@@ -485,7 +518,7 @@ local function cycle(self)
       accept(self, reader.brought)
     end
   else
-    self.troubles = (self.troubles or 0) + 1
+    self.troubles = self.troubles + 1
     self.rest_until = task.now() + math.min(2, 0.05 * 2 ^ self.troubles)
     if task.now() - self.worked > PATIENCE or not self.env:alive() then
       give_up(self, errors.new("lost", "file transport", "no exec gets through: " .. tostring(err),
@@ -556,6 +589,9 @@ function Session:close()
     if own.process then
       own.process:kill()
     end
+  end
+  for process in pairs(self.leaving) do
+    process:kill()
   end
   -- The supervisor removes the directory when it ends; where it may not have, an exec does.
   if not (self.process and self.process.gone) then

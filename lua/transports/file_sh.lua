@@ -4,7 +4,9 @@
 --
 -- The run's directory (mode 0700) over there:
 --   token, stub, script       what the run was furnished with
---   c/ID.req                  a request, put there whole by the stub; ID is a decimal number
+--   c/ID.req, c/ID.big        a request, put there whole by the stub; ID is a decimal number; .big
+--                             when it has more than 2 KiB. Emptied once it has arrived, removed
+--                             by the stub
 --   c/ID.rep                  its reply, put there whole by an exec
 --   c/ID.bell                 FIFO on which the stub waits for it
 --   bell.0 bell.1             FIFOs on which execs wait for requests: the exec of turn N at N % 2
@@ -74,32 +76,35 @@ say made "$place" "$interpreter" "$fifo" "$look"
 
 -- One cycle: puts replies in place, waits for requests, returns them.
 -- $1 mark, $2 directory, $3 turn, $4 "fifo" or seconds between looks, $5 how many requests have
--- arrived since the last cycle, their IDs, then "args" and pairs of ID and base64, or "stdin" and
+-- arrived since the last cycle, their names, then "args" and pairs of ID and base64, or "stdin" and
 -- triples of ID, place and size in the standard input.
--- Says: gone; fail ID; put; request ID.req and, after it, the request; end.
+-- Says: gone; fail ID; put; request NAME and, after it, the request; end.
+-- A process costs more than all else here: what the shell can do by itself it does.
 far.CYCLE = [=[
 mark=$1 dir=$2 turn=$3 look=$4 n=$5
 shift 5
 umask 077
+LC_ALL=C
 say() { printf '\n%s %s\n' "$mark" "$*"; }
 exec 2> /dev/null
 if ! cd "$dir"; then
   say gone
   exit 0
 fi
-done=
 while [ "$n" -gt 0 ]; do
-  done="$done c/$1.req" n=$((n - 1))
+  [ ! -e "c/$1" ] || : > "c/$1"
+  n=$((n - 1))
   shift
 done
-[ -z "$done" ] || rm -f $done
 way=$1
 shift
 [ "$way" = args ] || cat > "in.$turn"
 while [ $# -gt 0 ]; do
   id=$1
   if [ "$way" = args ]; then
-    printf %s "$2" | base64 -d > "c/$id.new"
+    base64 -d > "c/$id.new" << EOF
+$2
+EOF
     ok=$?
     shift 2
   else
@@ -129,17 +134,18 @@ fi
 waited=0 most=20
 [ "$look" = 1 ] || most=650
 while :; do
-  set -- c/[0-9]*.req
-  if [ -e "$1" ]; then
-    n=0
-    for f; do
-      say request "${f#c/}"
-      head -c 67108865 "$f"
+  n=0
+  for f in c/[0-9]*.req c/[0-9]*.big; do
+    if [ -s "$f" ] && [ "$n" -lt 64 ]; then
       n=$((n + 1))
-      [ "$n" -lt 64 ] || break
-    done
-    break
-  fi
+      say request "${f#c/}"
+      case $f in
+      *.req) line=; IFS= read -r line < "$f"; printf '%s\n' "$line" ;;
+      *) head -c 67108865 "$f" ;;
+      esac
+    fi
+  done
+  [ "$n" -eq 0 ] || break
   if [ "$look" = fifo ]; then
     read -r word <&4
   else

@@ -1,0 +1,255 @@
+-- SPDX-License-Identifier: MIT
+-- Calls by files, on this machine by way of adapters that are as bad as services can be.
+local engines = require("spec.support.engines")
+local fs = require("farcall.core.fs")
+local helper = require("spec.helper")
+
+local PYTHON = "/usr/bin/python3"
+
+-- A tool that notes in a file of its own that it was carried out.
+local function noting(path)
+  return {
+    name = "note", summary = "Notes.",
+    parameters = { type = "object", additionalProperties = true },
+    handler = function(args, ctx)
+      local file = assert(io.open(path, "ab"))
+      file:write(tostring(args.text):sub(1, 40), "\n")
+      file:close()
+      if args.wait then
+        ctx.sleep(args.wait)
+      end
+      return args.text or "nothing"
+    end,
+  }
+end
+
+local function lines_of(path)
+  local count = {}
+  for line in (helper.read(path) or ""):gmatch("[^\n]+") do
+    count[line] = (count[line] or 0) + 1
+  end
+  return count
+end
+
+-- Runs a script by files; `options` of the bare backend, or nil for the local one.
+local function by_files(script, options, job, limits)
+  local notes = helper.scratch() .. "/notes"
+  local result = engines.with({
+    backend_path = { "spec/fixtures/backends" }, limits = limits,
+    tools = { note = noting(notes) }, enabled_tools = { "note", "terminal" },
+  }, function(one)
+    local spec = {
+      script = script, language = "python", transport = "file",
+      backend = options and "bare" or "local", options = options,
+    }
+    for key, value in pairs(job or {}) do
+      spec[key] = value
+    end
+    return assert(one:run(spec))
+  end)
+  return result, lines_of(notes)
+end
+
+local PARALLEL = [[
+from farcall import note, parallel
+texts = ["n%d" % i for i in range(12)]
+assert parallel([(note, {"text": t}) for t in texts], workers=6) == texts
+print("good")
+]]
+
+local BAD = {
+  { "a living standard input", {} },
+  { "no standard input", { stdin = "none" } },
+  { "an input that does not live", { stdin = "bytes" } },
+  { "command lines only", { words = false } },
+  { "neither words nor input", { words = false, stdin = "none", max_command = 65536 } },
+  { "commands that run to their end only", { ends = true, stdin = "bytes" } },
+}
+
+describe("the file transport", function()
+  it("is there for the local backend too", function()
+    local result, notes = by_files(PARALLEL)
+    assert.equal("good\n", result.output, result.stderr)
+    assert.equal("file", result.transport)
+    assert.equal(1, notes.n7)
+  end)
+
+  for _, case in ipairs(BAD) do
+    it("works with " .. case[1], function()
+      local result, notes = by_files(PARALLEL, case[2])
+      assert.equal("good\n", result.output, result.stderr .. tostring(result.error))
+      assert.equal("success", result.status)
+      for i = 0, 11 do
+        assert.equal(1, notes["n" .. i])
+      end
+    end)
+
+    it("carries large payloads with " .. case[1], function()
+      local result = by_files([[
+from farcall import note
+for size in (0, 1, 100, 200_000, 3_000_000):
+    text = ("é\n\"\\" * size)[:size]
+    assert note(text=text) == text, size
+print("good")
+]], case[2])
+      assert.equal("good\n", result.output, result.stderr .. tostring(result.error))
+    end)
+  end
+
+  it("dispatches a call once whatever is lost on the way", function()
+    local fates = { { "ok", "cut" }, { "cut", "refused", "ok" }, { "cut", "cut", "ok" } }
+    for _, fate in ipairs(fates) do
+      local result, notes = by_files([[
+from farcall import note, parallel
+for i in range(4):
+    assert note(text="s%d" % i) == "s%d" % i
+texts = ["n%d" % i for i in range(8)]
+assert parallel([(note, {"text": t}) for t in texts]) == texts
+print("good")
+]], { fate = fate })
+      assert.equal("good\n", result.output, result.stderr .. tostring(result.error))
+      assert.equal(12, result.tool_calls_made)
+      for text, count in pairs(notes) do
+        assert.equal(1, count, text)
+      end
+    end
+  end)
+
+  it("lets a quick call pass a slow one", function()
+    local result = by_files([[
+import threading, time
+from farcall import note
+order = []
+def slow():
+    note(text="slow", wait=3)
+    order.append("slow")
+thread = threading.Thread(target=slow)
+thread.start()
+time.sleep(0.5)
+for i in range(3):
+    note(text="quick")
+    order.append("quick")
+thread.join()
+print(order)
+]], {})
+    assert.equal("['quick', 'quick', 'quick', 'slow']\n", result.output, result.stderr)
+  end)
+
+  it("answers forked processes", function()
+    local result, notes = by_files([[
+import os
+from farcall import note
+for i in range(6):
+    if os.fork() == 0:
+        assert note(text="f%d" % i) == "f%d" % i
+        os._exit(0)
+for i in range(6):
+    assert os.wait()[1] == 0
+print("good")
+]], {})
+    assert.equal("good\n", result.output, result.stderr)
+    assert.equal(1, notes.f5)
+  end)
+
+  it("works where there are no FIFOs", function()
+    local bin = helper.scratch() .. "/bin"
+    assert(fs.mkdir(bin, 448, true))
+    helper.write(bin .. "/mkfifo", "#!/bin/sh\nexit 1\n")
+    os.execute("chmod +x " .. bin .. "/mkfifo")
+    local result = by_files([[
+import os
+def refuse(*_): raise OSError("none here")
+os.mkfifo = refuse
+from farcall import note
+assert [note(text=str(i)) for i in range(3)] == ["0", "1", "2"]
+print("good")
+]], { env = { PATH = bin .. ":/usr/bin:/bin" } })
+    assert.equal("good\n", result.output, result.stderr)
+  end)
+
+  it("refuses what is no request and goes on", function()
+    local result, notes = by_files([[
+import json, os, time
+d = os.environ["FARCALL_RUN_DIR"]
+def put(name, text):
+    with open(d + "/c/x.new", "w") as file: file.write(text)
+    os.rename(d + "/c/x.new", d + "/c/" + name)
+    import _farcall_file
+    _farcall_file.directory = d
+    _farcall_file.ring()
+def reply(name):
+    while not os.path.exists(d + "/c/" + name): time.sleep(0.01)
+    return json.load(open(d + "/c/" + name))
+token = open(d + "/token").read()
+put("11.req", "nonsense")
+assert reply("11.rep")["error"]["kind"] == "protocol"
+put("12.req", json.dumps({"id": 12, "tool": "note", "args": {}, "token": "0" * 64}))
+assert reply("12.rep")["error"]["kind"] == "denied"
+put("13.req", json.dumps({"id": 14, "tool": "note", "args": {}, "token": token}))
+assert reply("13.rep")["error"]["kind"] == "protocol"
+put("15.req", json.dumps({"id": 15, "tool": "note", "args": {"text": "ok"}, "token": token}))
+assert reply("15.rep")["result"] == "ok"
+from farcall import note
+print(note(text="good"))
+]], {})
+    assert.equal("good\n", result.output, result.stderr)
+    assert.same({ ok = 1, good = 1 }, notes)
+  end)
+
+  it("ends a run whose directory is full of what cannot be a request", function()
+    local result = by_files([[
+import os, time
+d = os.environ["FARCALL_RUN_DIR"]
+os.mkdir(d + "/c/1x.req")
+from farcall import note
+try:
+    note(text="x")
+finally:
+    time.sleep(30)
+]], {})
+    assert.equal("error", result.status)
+    assert.equal("protocol", result.error_kind)
+  end)
+
+  it("leaves nothing over there: not the directory, not a process that left its session", function()
+    local result = by_files([[
+import os, subprocess
+subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM; sleep 4321; :"])
+print(os.environ["FARCALL_RUN_DIR"])
+]], {})
+    assert.equal("success", result.status)
+    local dir = result.output:gsub("\n", "")
+    assert.is_truthy(dir:find("^/tmp/farcall%-run%-%x+$"))
+    assert.is_nil(fs.stat(dir))
+    assert.equal(0, os.execute("! pgrep -f '[s]leep 4321' > /dev/null"))
+  end)
+
+  it("ends the tree at the deadline, also without a living input", function()
+    for _, stdin in ipairs({ "stream", "none" }) do
+      local result = by_files([[
+import subprocess, time, os
+subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM; sleep 4322; :"])
+print(os.environ["FARCALL_RUN_DIR"], flush=True)
+time.sleep(60)
+]], { stdin = stdin }, { timeout = 2 })
+      assert.equal("timeout", result.status)
+      assert.is_nil(fs.stat((result.output:gsub("\n", ""))))
+      assert.equal(0, os.execute("! pgrep -f '[s]leep 4322' > /dev/null"))
+    end
+  end)
+
+  it("says when there is no interpreter, before anything runs", function()
+    local result = by_files("print(1)", { env = { PATH = "/nonexistent" } })
+    assert.equal("error", result.status)
+    local bin = helper.scratch() .. "/bin"
+    assert(fs.mkdir(bin, 448, true))
+    for _, name in ipairs({ "sh", "mkdir", "head", "cat", "tail", "wc", "rm", "mkfifo", "sleep",
+      "grep", "base64", "mv", "env" })
+    do
+      os.execute(("ln -s $(command -v %s) %s/%s"):format(name, bin, name))
+    end
+    result = by_files("print(1)", { env = { PATH = bin } }, { language = "python" })
+    -- /usr/bin/python3 is one of the template's own.
+    assert.equal(fs.stat(PYTHON) and "success" or "error", result.status, result.error)
+  end)
+end)
