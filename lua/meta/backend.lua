@@ -10,8 +10,12 @@
 ---@field caps farcall.Caps
 ---@field check? fun(options: table): boolean, farcall.Error? offline, before open
 ---@field open async fun(options: table, ctx: farcall.BackendContext): farcall.Env?, farcall.Error?
----@field list? async fun(ctx: farcall.BackendContext): string[] leftovers of engines that died
----@field reap? async fun(id: string, ctx: farcall.BackendContext): boolean, farcall.Error?
+---@field list? async fun(options: table, ctx: farcall.BackendContext):
+---{name: string, labels?: table<string, string>}[]?, farcall.Error? what farcall has made that is
+---there now; of options those that are required may be missing
+---@field reap? async fun(name: string, options: table, ctx: farcall.BackendContext):
+---true?, farcall.Error? removes one; one that is gone already is success. A backend that has it also
+---has the options key and idle
 
 ---One option of a backend or a policy.
 ---@class farcall.OptionDecl
@@ -37,8 +41,16 @@
 ---@field files? boolean put and get
 ---@field isolated? boolean environments cannot see each other
 
----What the engine lends to open().
+---What the engine lends to open(), list() and reap(). To open() of a backend that can reap also what
+---the environment is to be called and whose it is, unless it only attaches to one. Without a key it
+---is private: env:close() removes it. With one it is created under that name, atomically, or used
+---when it is there already, and env:close() leaves it.
 ---@class farcall.BackendContext
+---@field name? string of the environment: at most 60 of [a-z0-9-]; the same key gives the same
+---@field key? string
+---@field labels? table<string, string> to be kept with it and told by list(): "farcall.engine",
+---"farcall.created", "farcall.backend" and, when there is one, "farcall.key"
+---@field engine string this engine's identity
 ---@field environ table<string, string> the operator's environment variables
 ---@field passthrough string[] names that the operator lets through
 ---@field runtime_dir string private directory of this user
@@ -72,6 +84,8 @@ function Env:alive() end
 
 ---Gives back everything. Idempotent.
 ---@async
+---@return boolean? nil only when something may be left
+---@return farcall.Error? err
 function Env:close() end
 
 ---@class farcall.StartSpec
