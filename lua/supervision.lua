@@ -125,6 +125,28 @@ sweep || exit 3
 [ "$dir" = - ] || rm -rf "$dir"
 ]=]
 
+-- Ends and removes what runs have left whose engine and supervisor were both killed: directories of
+-- ours whose name is in no process' arguments. $1 minutes that one must be old, because a run that
+-- begins has no supervisor yet; then the places. Says the number.
+local COLLECT = [=[
+exec 2>/dev/null
+age=$1 count=0
+shift
+for place; do
+  for d in "$place"/farcall-run-*; do
+    [ -d "$d" ] && [ -O "$d" ] && [ ! -L "$d" ] || continue
+    [ -n "$(find "$d" -prune -mmin "+$age")" ] || continue
+    [ -z "$(printf '%s\n' "$d" | grep -lsf - /proc/[0-9]*/cmdline)" ] || continue
+    for p in $(grep -ls "FARCALL_RUN_DIR=$d" /proc/[0-9]*/environ); do
+      p=${p#/proc/}
+      kill -KILL "${p%/environ}"
+    done
+    rm -rf "$d" && count=$((count + 1))
+  done
+done
+echo "$count"
+]=]
+
 -- Seconds that the oneshot which kills may take beyond the grace.
 local KILL_PATIENCE = 30
 
@@ -181,6 +203,29 @@ function supervision.kill(env, spec)
     return nil, errors.new("unavailable", "kill", "processes are left in the environment")
   end
   return true
+end
+
+---Removes what runs have left in an environment whose engine and supervisor were both killed.
+---@async
+---@param env farcall.Env
+---@param min_age? integer minutes; 2 when absent
+---@return integer? count of directories
+---@return farcall.Error? err
+---@nodiscard
+function supervision.sweep(env, min_age)
+  local argv = { "sh", "-c", COLLECT, "sh", ("%d"):format(min_age or 2) }
+  for _, place in ipairs(supervision.BASES) do
+    argv[#argv + 1] = place
+  end
+  local result, err = oneshot.run(env.bare or env, { argv = argv, timeout = KILL_PATIENCE })
+  if not result then
+    return nil, err
+  end
+  err = oneshot.failure(result, "sweep")
+  if err then
+    return nil, err
+  end
+  return tonumber(result.stdout:match("(%d+)%s*$")) or 0
 end
 
 return supervision
