@@ -7,6 +7,7 @@ local errors = require("farcall.errors")
 local identity = require("farcall.identity")
 local plugin = require("farcall.plugin")
 local rundir = require("farcall.rundir")
+local supervision = require("farcall.supervision")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
 
@@ -19,6 +20,9 @@ leftovers.__index = leftovers
 
 -- Nobody waits longer for a service that does not answer; removing may take a while.
 local LIST_SECONDS, REMOVE_SECONDS = 30, 120
+-- What a run has begun to make a moment ago is not swept; an engine that has been dead for so long
+-- has begun nothing since.
+local SETTLED_SECONDS = 180
 
 ---@class farcall.KnownEnvironment
 ---@field name string
@@ -236,10 +240,7 @@ end
 -- Opens an environment that is not ours alone, and removes what dead engines have left in it.
 ---@async
 local function sweep(self, row)
-  local found, supervision = pcall(require, "farcall.supervision")
-  if not found or not supervision.sweep then
-    return 0
-  elseif not row.where then
+  if not row.where then
     return nil, row.problem
   end
   local where, err = self.catalog:backend(row.where.name, row.record.options)
@@ -251,7 +252,7 @@ local function sweep(self, row)
   if not env then
     return nil, err
   end
-  return supervision.sweep(env, self.environments:context())
+  return supervision.sweep(env)
 end
 
 ---Removes one, as `farcall env rm` asks.
@@ -305,31 +306,48 @@ local function verdict(self, row, now)
   return #dead > 0 and "sweep" or nil
 end
 
+-- Looks into an environment that stays, for what dead engines have left. They are forgotten once
+-- that was late enough to have seen everything.
 ---@async
-local function act(self, row, what)
+local function look_into(self, row)
   local records = self.environments.records
-  if what ~= "sweep" then
-    return remove(self, row, row.kind == "keyed" and function()
-      return users_of(self, row.name) == 0
-    end or nil)
-  end
-  local _, dead = users_of(self, row.name)
+  local count, err = 0, nil
   if row.exists ~= false then
-    local swept, err = sweep(self, row)
-    if not swept then
-      return nil, err
+    count, err = sweep(self, row)
+  end
+  if not count then
+    return nil, err
+  end
+  local dead = row.kind == "keyed" and select(2, users_of(self, row.name)) or { row.record.engine }
+  local settled = true
+  for _, engine in ipairs(dead) do
+    if row.exists ~= false and records:ended(row.name, engine) < SETTLED_SECONDS then
+      settled = false
+    elseif row.kind == "keyed" then
+      records:release(row.name, engine)
     end
   end
-  for _, engine in ipairs(dead) do
-    records:release(row.name, engine)
+  if settled and row.kind == "visited" then
+    return records:remove(row.name), nil, count
   end
-  return row.kind == "keyed" or records:remove(row.name)
+  return true, nil, count
+end
+
+---@async
+local function act(self, row, what)
+  if what == "sweep" then
+    return look_into(self, row)
+  end
+  return remove(self, row, row.kind == "keyed" and function()
+    return users_of(self, row.name) == 0
+  end or nil)
 end
 
 ---@class farcall.Collected
 ---@field what "remove"|"forget"|"sweep"|"directory"
 ---@field name string
 ---@field backend? string
+---@field count? integer directories that a sweep has removed
 ---@field err? farcall.Error why it could not be done
 
 ---Removes what dead engines left: their private environments, records of what is not there any
@@ -345,12 +363,13 @@ function leftovers:collect(dry_run)
   for _, row in ipairs(rows) do
     local what = verdict(self, row, now)
     if what then
-      local ok, err = true, nil
+      local ok, err, count = true, nil, nil
       if not dry_run then
-        ok, err = act(self, row, what)
+        ok, err, count = act(self, row, what)
       end
       done[#done + 1] = {
         what = what, name = row.name, backend = row.backend, err = not ok and err or nil,
+        count = count,
       }
     end
   end

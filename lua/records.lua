@@ -6,6 +6,7 @@
 -- NAME.json           the record
 -- NAME.user.ENGINE    of one that is shared: this engine uses it
 -- NAME.used           of one that is shared: its time is that of the last use
+-- NAME.ended.ENGINE   this engine was found dead, at the time of the file
 -- NAME.lock           held while users come and while it is removed
 
 local atomicfile = require("farcall.core.atomicfile")
@@ -13,6 +14,7 @@ local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
 local json = require("farcall.core.json")
 local scrub = require("farcall.scrub")
+local system = require("farcall.core.system")
 local task = require("farcall.task")
 
 ---@class farcall.Records
@@ -147,6 +149,20 @@ end
 ---@param engine string
 function records:release(name, engine)
   fs.unlink(path_of(self, name, ".user." .. engine))
+  fs.unlink(path_of(self, name, ".ended." .. engine))
+end
+
+---For how long it has been known that an engine which used this environment is dead. The first time
+---it is written down.
+---@param name string
+---@param engine string
+---@return number seconds
+function records:ended(name, engine)
+  local seen = fs.stat(path_of(self, name, ".ended." .. engine))
+  if not seen then
+    write(self, name, ".ended." .. engine, "")
+  end
+  return seen and system.time() - seen.mtime or 0
 end
 
 ---Notes that a shared one has just been used; nothing when it has been removed.

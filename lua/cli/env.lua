@@ -129,11 +129,12 @@ local function remove(leftovers, names, force, ui)
 end
 
 local DONE = {
-  remove = "removed", forget = "forgotten, it was gone", sweep = "cleaned", directory = "removed",
+  remove = "removed", forget = "forgotten, it was gone", directory = "removed",
+  sweep = "looked into, %d directories removed",
 }
 local WOULD = {
-  remove = "would be removed", forget = "is gone, would be forgotten", sweep = "would be cleaned",
-  directory = "would be removed",
+  remove = "would be removed", forget = "is gone, would be forgotten",
+  directory = "would be removed", sweep = "would be looked into",
 }
 
 ---@async
@@ -142,14 +143,15 @@ local function collect(leftovers, dry_run, ui)
   local results, failed = {}, #problems > 0
   for i, entry in ipairs(done) do
     results[i] = {
-      what = entry.what, name = entry.name, backend = entry.backend,
+      what = entry.what, name = entry.name, backend = entry.backend, count = entry.count,
       error = entry.err and tostring(entry.err) or nil,
     }
     failed = failed or entry.err ~= nil
     if entry.err then
       ui:fail(entry.err)
     elseif not ui.json then
-      ui:out(("%s: %s\n"):format(entry.name, (dry_run and WOULD or DONE)[entry.what]))
+      ui:out(("%s: %s\n"):format(entry.name,
+        (dry_run and WOULD or DONE)[entry.what]:format(entry.count or 0)))
     end
   end
   if ui.json then

@@ -29,7 +29,7 @@ function exec.run(args, ui)
   if (args.line == nil) == (words == nil or #words == 0) then
     return session.fail(ui, errors.new("usage", "exec", "give a command after -- or with -c TEXT"))
   end
-  local options, err = session.pairs(args.options, "-o")
+  local options, err = session.backend_options(args)
   if not options then
     return session.fail(ui, err)
   end

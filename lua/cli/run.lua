@@ -152,7 +152,7 @@ local function make_job(args, environ)
     backend = args.backend, allow = allowed(args.allow), transport = args.transport,
   }
   local err
-  job.options, err = session.pairs(args.options, "-o")
+  job.options, err = session.backend_options(args)
   if job.options then
     job.env, err = variables(args.env, environ)
   end

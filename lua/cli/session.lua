@@ -110,12 +110,25 @@ function session.pairs(list, flag)
   return values
 end
 
----The flags -b and -o, which several commands have.
+---The options of the backend that -o and --key ask for.
+---@return table<string, string>?
+---@return farcall.Error? err
+function session.backend_options(args)
+  local options, err = session.pairs(args.options, "-o")
+  if options and args.key then
+    options.key = args.key
+  end
+  return options, err
+end
+
+---The flags -b, -o and --key, which several commands have.
 function session.add_backend_flags(command)
   command:option("-b --backend", "Where: a backend of the configuration, or any by its name.")
     :argname("NAME")
   command:option("-o --option", "An option of the backend."):argname("KEY=VALUE"):count("*")
     :target("options")
+  command:option("--key", "Share the environment of this name, and leave it there.")
+    :argname("NAME")
 end
 
 return session

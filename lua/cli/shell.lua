@@ -36,7 +36,7 @@ local function show(ui, result)
 end
 
 function shell.run(args, ui)
-  local options, err = session.pairs(args.options, "-o")
+  local options, err = session.backend_options(args)
   if not options then
     return session.fail(ui, err)
   end
