@@ -187,3 +187,11 @@ void bind_raise_kept(lua_State *L, struct loop *loop) {
   }
   lua_pop(L, 1);
 }
+
+struct loop *bind_check_loop(lua_State *L, int index) {
+  struct loop *loop = *(struct loop **)luaL_checkudata(L, index, BIND_LOOP_TYPE);
+  if (loop_is_closed(loop)) {
+    luaL_error(L, "the loop is closed");
+  }
+  return loop;
+}

@@ -48,6 +48,8 @@ void bind_raise_kept(lua_State *L, struct loop *loop);
 // run on, because the coroutine that made an object may be dead by then.
 lua_State *bind_main(lua_State *L);
 
+#define BIND_LOOP_TYPE "farcall.loop"
+
 // The loop userdata at index, or an error (also when it has been closed); see lua_loop.c. Never
 // NULL. An object that keeps the pointer beyond the call calls loop_hold, and loop_drop in its
 // __gc.

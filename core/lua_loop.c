@@ -14,13 +14,13 @@
 #include "err.h"
 #include "modules.h"
 
-#define LOOP_TYPE "farcall.loop"
+#define LOOP_TYPE BIND_LOOP_TYPE
 #define TIMER_TYPE "farcall.timer"
 #define WATCH_TYPE "farcall.watch"
 #define SIGNALS_TYPE "farcall.signals"
 
 struct lua_loop {
-  struct loop *loop;
+  struct loop *loop; // first: bind_check_loop relies on it
   unsigned running; // run and turn on the C stack
 };
 
@@ -51,14 +51,6 @@ static const struct {
 } signal_names[] = {{"HUP", SIGHUP},   {"INT", SIGINT},   {"QUIT", SIGQUIT}, {"USR1", SIGUSR1},
                     {"USR2", SIGUSR2}, {"TERM", SIGTERM}, {"CHLD", SIGCHLD}, {"WINCH", SIGWINCH},
                     {"CONT", SIGCONT}, {"TSTP", SIGTSTP}, {"PIPE", SIGPIPE}, {"ALRM", SIGALRM}};
-
-struct loop *bind_check_loop(lua_State *L, int index) {
-  struct lua_loop *self = luaL_checkudata(L, index, LOOP_TYPE);
-  if (loop_is_closed(self->loop)) {
-    luaL_error(L, "the loop is closed");
-  }
-  return self->loop;
-}
 
 // The callback's function is field 1 of the environment of the userdata at index.
 static void set_function(lua_State *L, int userdata, int function) {
