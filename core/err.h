@@ -23,7 +23,8 @@
   X(MEMORY, -4110, "used more memory than it may")                                                 \
   X(RESOLVE, -4111, "the host name could not be resolved")                                         \
   X(NOTFILE, -4112, "not a regular file")                                                          \
-  X(PARTIAL, -4113, "only a part could be written")
+  X(PARTIAL, -4113, "only a part could be written")                                                \
+  X(TLS, -4114, "no trusted TLS connection")
 
 enum err {
 #define ERR_ENUM(name, number, text) ERR_##name = (number),

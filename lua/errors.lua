@@ -78,7 +78,7 @@ local KIND_OF_CODE = {
   LIMIT = "limit", DEPTH = "limit", EFBIG = "limit", ENOSPC = "limit", EDQUOT = "limit",
   E2BIG = "limit", EMFILE = "limit", ENFILE = "limit", MEMORY = "limit", INSTRUCTIONS = "limit",
   SYNTAX = "protocol", UTF8 = "protocol", DUPLICATE = "protocol", NUMBER = "protocol",
-  TYPE = "usage", EISDIR = "usage", RAISED = "internal",
+  TLS = "denied", TYPE = "usage", EISDIR = "usage", RAISED = "internal",
   EOF = "lost", EPIPE = "lost", ECONNRESET = "lost", CLOSED = "lost",
   ECONNREFUSED = "unavailable", EAGAIN = "unavailable", ENOMEM = "unavailable",
   ENOEXEC = "exec", UNSUPPORTED = "unsupported", NOTFILE = "unsupported",
