@@ -6,6 +6,7 @@ local environments = require("farcall.environments")
 local errors = require("farcall.errors")
 local identity = require("farcall.identity")
 local plugin = require("farcall.plugin")
+local records = require("farcall.records")
 local rundir = require("farcall.rundir")
 local supervision = require("farcall.supervision")
 local system = require("farcall.core.system")
@@ -144,7 +145,7 @@ end
 ---@return {where: string, err: farcall.Error}[] problems services that could not be asked
 function leftovers:known()
   local rows, by_name, problems = {}, {}, {}
-  local records, unreadable = self.environments.records:list()
+  local list, unreadable = self.environments.records:list()
   for _, path in ipairs(unreadable) do
     problems[#problems + 1] = { where = path,
       err = errors.new("config", path, "this is no record of an environment") }
@@ -153,7 +154,7 @@ function leftovers:known()
   for _, place in ipairs(places(self)) do
     begin_to_ask(self, asked, place.where).configured = place.configured
   end
-  for _, record in ipairs(records) do
+  for _, record in ipairs(list) do
     local row = row_of_record(self, record)
     rows[#rows + 1], by_name[record.name] = row, row
     if row.where and row.kind ~= "visited" and row.where.backend.list then
@@ -207,10 +208,10 @@ end
 -- Removes the environment and its record. still() is asked once nobody else can come to it.
 ---@async
 local function remove(self, row, still)
-  local records = self.environments.records
+  local store = self.environments.records
   local lock, err
   if row.kind == "keyed" then
-    lock, err = records:lock(row.name)
+    lock, err = store:lock(row.name)
     if not lock then
       return nil, err
     end
@@ -226,7 +227,7 @@ local function remove(self, row, still)
         return nil, err
       end
     end
-    return records:remove(row.name)
+    return store:remove(row.name)
   end)
   if lock then
     lock:close()
@@ -310,7 +311,7 @@ end
 -- that was late enough to have seen everything.
 ---@async
 local function look_into(self, row)
-  local records = self.environments.records
+  local store = self.environments.records
   local count, err = 0, nil
   if row.exists ~= false then
     count, err = sweep(self, row)
@@ -321,14 +322,14 @@ local function look_into(self, row)
   local dead = row.kind == "keyed" and select(2, users_of(self, row.name)) or { row.record.engine }
   local settled = true
   for _, engine in ipairs(dead) do
-    if row.exists ~= false and records:ended(row.name, engine) < SETTLED_SECONDS then
+    if row.exists ~= false and store:ended(row.name, engine) < SETTLED_SECONDS then
       settled = false
     elseif row.kind == "keyed" then
-      records:release(row.name, engine)
+      store:release(row.name, engine)
     end
   end
   if settled and row.kind == "visited" then
-    return records:remove(row.name), nil, count
+    return store:remove(row.name), nil, count
   end
   return true, nil, count
 end
@@ -387,20 +388,21 @@ function leftovers:collect(dry_run)
 end
 
 ---How much dead engines have left, without asking any service.
+---@param state_dir string
+---@param runtime_dir string
 ---@return integer environments
 ---@return integer directories
-function leftovers:count()
-  local n = 0
-  for _, record in ipairs(self.environments.records:list()) do
-    local dead
-    if record.kind == "keyed" then
-      dead = #select(2, users_of(self, record.name)) > 0
-    else
-      dead = identity.state(record.engine) == "dead"
+function leftovers.count(state_dir, runtime_dir)
+  local store, n = records.new(state_dir), 0
+  for _, record in ipairs((store:list())) do
+    local engines = record.kind == "keyed" and store:users(record.name) or { record.engine }
+    local dead = false
+    for _, engine in ipairs(engines) do
+      dead = dead or identity.state(engine) == "dead"
     end
     n = n + (dead and 1 or 0)
   end
-  return n, #rundir.stale(self.cfg.runtime_dir)
+  return n, #rundir.stale(runtime_dir)
 end
 
 return leftovers

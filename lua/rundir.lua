@@ -24,12 +24,13 @@ end
 
 ---A fresh directory RUNTIME_DIR/KIND-XXXXXXXXXX that only this user can enter.
 ---@param runtime_dir string
----@param owner string the engine's identity
+---@param owner? string the engine's identity; a new one of this process unless given
 ---@param kind? "run"|"work" run unless given
 ---@return string? path
 ---@return string? message
 ---@return string? code
 function rundir.create(runtime_dir, owner, kind)
+  owner = owner or identity.new()
   local made, message, code
   for _ = 1, TRIES do
     local path = runtime_dir .. "/" .. random_name(kind or "run")

@@ -5,6 +5,7 @@
 
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
+local rundir = require("farcall.rundir")
 local scrub = require("farcall.scrub")
 local supervised = require("farcall.clients.supervised")
 local system = require("farcall.core.system")
@@ -150,7 +151,7 @@ function Env:close()
     process:kill()
   end
   if self.own_cwd then
-    fs.rmtree(self.own_cwd)
+    rundir.remove(self.own_cwd)
     self.own_cwd = nil
   end
 end
@@ -177,7 +178,7 @@ function backend.open(options, ctx)
   end
   local own_cwd, msg, code
   if options.own_cwd then
-    own_cwd, msg, code = fs.mkdtemp((ctx.runtime_dir or "/tmp") .. "/work-")
+    own_cwd, msg, code = rundir.create(ctx.runtime_dir or "/tmp", ctx.engine, "work")
     if not own_cwd then
       return nil, errors.wrap("working directory", msg, code)
     end

@@ -5,6 +5,7 @@
 local config = require("farcall.config")
 local engine = require("farcall.engine")
 local fs = require("farcall.core.fs")
+local leftovers = require("farcall.leftovers")
 local proc = require("farcall.core.proc")
 local supervised = require("farcall.clients.supervised")
 local task = require("farcall.task")
@@ -184,6 +185,17 @@ function diagnosis.run(cfg)
     "the lines above tell what is missing; `farcall run -v` tells more")
 end
 
+---What dead engines have left, as far as can be told without asking a service.
+---@return farcall.Finding
+function diagnosis.leftovers(cfg)
+  local environments, directories = leftovers.count(cfg.state_dir, cfg.runtime_dir)
+  if environments + directories == 0 then
+    return finding("leftovers", "ok", "no environment or directory of a dead engine")
+  end
+  return finding("leftovers", "warn", ("dead engines have left environments (%d) and directories "
+    .. "(%d)"):format(environments, directories), "`farcall env gc` removes them")
+end
+
 ---@return farcall.Finding
 function diagnosis.versions()
   local cli = require("farcall.cli")
@@ -204,6 +216,7 @@ function diagnosis.all(options)
   cfg.log = function() end
   for _, name in ipairs({
     "configuration", "runtime_directory", "state_directory", "process_trees", "python", "run",
+    "leftovers",
   }) do
     table.insert(findings, diagnosis[name](cfg))
   end

@@ -10,7 +10,7 @@ local COLORS = { ok = "green", warn = "bold", fail = "red" }
 
 doctor.description = [[
 Tells what works here and how to mend what does not: configuration, directories, how process trees
-are held, the Python interpreter, and a script with one call.]]
+are held, the Python interpreter, a script with one call, and what dead engines have left.]]
 
 doctor.epilog = [[
 Examples:

@@ -4,6 +4,7 @@ local build = require("spec.support.build")
 local cli = require("spec.support.cli")
 local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
+local identity = require("farcall.identity")
 local json = require("farcall.core.json")
 
 local function findings(got)
@@ -22,6 +23,7 @@ describe("farcall doctor", function()
     assert.equal("", got.err)
     for _, name in ipairs({
       "versions", "configuration", "runtime", "state", "process trees", "python", "run",
+      "leftovers",
     }) do
       assert.is_truthy(got.out:find("\n%w+ +" .. name) or got.out:find("^%w+ +" .. name), got.out)
     end
@@ -67,6 +69,17 @@ describe("farcall doctor", function()
     assert.equal(125, got.code)
     assert.equal("fail", findings(got).configuration.status)
     assert.matches("conf.lua:2: ", findings(got).configuration.message, 1, true)
+  end)
+
+  it("tells what dead engines have left", function()
+    local home = cli.home()
+    home:write("state/farcall/environments/farcall-box-1.json", ([[{"name":"farcall-box-1",
+      "kind":"private","backend":"box","use":"docker","options":{},"created":1,"engine":"%s"}]])
+      :format((identity.new():gsub("%-%x+%-", "-000000000000-", 1))))
+    local found = findings(home:run({ "doctor", "--json" })).leftovers
+    assert.equal("warn", found.status)
+    assert.matches("environments %(1%) and directories %(0%)", found.message)
+    assert.matches("farcall env gc", found.hint)
   end)
 
   it("finds that the supervisor is missing", function()
