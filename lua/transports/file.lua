@@ -56,7 +56,7 @@ local GATHER = 0.002
 ---@field private waiting table<table, true> cycles that are under way
 ---@field private leaving table<farcall.Process, true> execs that have said their last word
 ---@field private cost number seconds that an exec takes until its replies are in place
----@field private execs integer
+---@field execs integer cycles so far
 ---@field failure? farcall.Error why the run had to end
 local Session = {}
 Session.__index = Session

@@ -115,6 +115,23 @@ print("good")
     end
   end)
 
+  it("takes at most an exec for a call, and fewer when they come together", function()
+    local serial = by_files([[
+from farcall import note
+for i in range(20):
+    note(text=str(i))
+]], {})
+    assert.equal("success", serial.status)
+    -- The first waits for the first call, the last for what does not come.
+    assert.is_true(serial.execs <= 22, serial.execs)
+    local together = by_files([[
+from farcall import note, parallel
+parallel([(note, {"text": str(i)}) for i in range(40)], workers=8)
+]], {})
+    assert.equal("success", together.status)
+    assert.is_true(together.execs < 40, together.execs)
+  end)
+
   it("lets a quick call pass a slow one", function()
     local result = by_files([[
 import threading, time
