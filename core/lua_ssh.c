@@ -7,6 +7,7 @@
 
 #include "err.h"
 #include "lua_ssh.h"
+#include "ssh_hosts.h"
 #include "tcp.h"
 
 #define SSH_TYPE "farcall.ssh"
@@ -341,6 +342,13 @@ static int ssh_lua_gc(lua_State *L) {
   return 0;
 }
 
+// ssh.is_hash_of(hashed, name) -> whether a hashed name of known_hosts is that of name
+static int ssh_lua_is_hash_of(lua_State *L) {
+  const char *hashed = luaL_checkstring(L, 1);
+  lua_pushboolean(L, ssh_hosts_is_hash_of(hashed, luaL_checkstring(L, 2)));
+  return 1;
+}
+
 BIND_EXPORT int luaopen_farcall_core_ssh(lua_State *L);
 
 int luaopen_farcall_core_ssh(lua_State *L) {
@@ -360,8 +368,10 @@ int luaopen_farcall_core_ssh(lua_State *L) {
                                      {"census", ssh_lua_census},
                                      {"close", ssh_lua_close},
                                      {NULL, NULL}};
-  static const luaL_Reg functions[] = {
-      {"connect", ssh_lua_connect}, {"new", ssh_lua_new}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"connect", ssh_lua_connect},
+                                       {"new", ssh_lua_new},
+                                       {"is_hash_of", ssh_lua_is_hash_of},
+                                       {NULL, NULL}};
   bind_type(L, CONNECT_TYPE, attempt, connect_gc);
   bind_type(L, SSH_TYPE, methods, ssh_lua_gc);
   lua_ssh_channel_type(L);

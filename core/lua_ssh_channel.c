@@ -141,6 +141,18 @@ static int channel_state(lua_State *L) {
   return 1;
 }
 
+// channel:is_pending() -> whether the server has not answered yet to its start
+static int channel_is_pending(lua_State *L) {
+  lua_pushboolean(L, ssh_channel_state(check_self(L)->channel) < SSH_RUNNING);
+  return 1;
+}
+
+// channel:has_dropped() -> whether the command ended before all its input was sent
+static int channel_has_dropped(lua_State *L) {
+  lua_pushboolean(L, ssh_channel_has_dropped(check_self(L)->channel));
+  return 1;
+}
+
 // channel:exit() -> code, or nil and the signal's name; or nil, message, code of why there is none
 static int channel_exit(lua_State *L) {
   const struct ssh_channel *channel = check_self(L)->channel;
@@ -168,9 +180,16 @@ static int channel_gc(lua_State *L) {
 }
 
 void lua_ssh_channel_type(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"on_change", channel_on_change}, {"read", channel_read},     {"write", channel_write},
-      {"pending", channel_pending},     {"finish", channel_finish}, {"close", channel_close},
-      {"state", channel_state},         {"exit", channel_exit},     {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"on_change", channel_on_change},
+                                     {"read", channel_read},
+                                     {"write", channel_write},
+                                     {"pending", channel_pending},
+                                     {"finish", channel_finish},
+                                     {"close", channel_close},
+                                     {"state", channel_state},
+                                     {"is_pending", channel_is_pending},
+                                     {"has_dropped", channel_has_dropped},
+                                     {"exit", channel_exit},
+                                     {NULL, NULL}};
   bind_type(L, CHANNEL_TYPE, methods, channel_gc);
 }

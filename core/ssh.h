@@ -135,6 +135,8 @@ int ssh_channel_read(struct ssh_channel *channel, void *bytes, size_t max, size_
 // taken), or ERR_CLOSED.
 int ssh_channel_write(struct ssh_channel *channel, const void *bytes, size_t size);
 size_t ssh_channel_pending(const struct ssh_channel *channel);
+// Whether the command ended before all that was queued had been sent.
+bool ssh_channel_has_dropped(const struct ssh_channel *channel);
 // Ends standard input after what is queued. Idempotent.
 void ssh_channel_finish(struct ssh_channel *channel);
 // Lets go of the command, which may run on. Idempotent.

@@ -78,6 +78,12 @@ static void change(struct ssh_channel *channel, enum ssh_state state) {
 
 // Ends
 
+static void stop_input(struct ssh_channel *channel) {
+  channel->dropped = channel->dropped || buf_size(&channel->in) > 0;
+  channel->deaf = true;
+  buf_fini(&channel->in);
+}
+
 // Takes everything that libssh2 still holds for the channel. False: it must wait (keys are being
 // exchanged anew), try again later.
 static bool take_rest(struct ssh_channel *channel) {
@@ -129,8 +135,7 @@ static void finish(struct ssh_channel *channel, const char *code, const char *te
   if (code != NULL && channel->failure.code == NULL) {
     ssh_set_failure(&channel->failure, code, text);
   }
-  buf_fini(&channel->in);
-  channel->deaf = true;
+  stop_input(channel);
   change(channel, SSH_DONE);
 }
 
@@ -326,8 +331,7 @@ static bool write_packet(struct ssh_channel *channel) {
   ssize_t n =
       libssh2_channel_write_ex(channel->raw, 0, buf_peek(&channel->in), buf_size(&channel->in));
   if (n == LIBSSH2_ERROR_CHANNEL_CLOSED || n == LIBSSH2_ERROR_CHANNEL_EOF_SENT) {
-    buf_fini(&channel->in);
-    channel->deaf = true;
+    stop_input(channel);
     channel->changed = true;
     return false;
   }
@@ -478,8 +482,7 @@ void ssh_channel_close(struct ssh_channel *channel) {
   if (channel->state == SSH_DONE || channel->state == SSH_CLOSING) {
     return;
   }
-  buf_fini(&channel->in);
-  channel->deaf = true;
+  stop_input(channel);
   if (channel->state == SSH_QUEUED) {
     finish(channel, "CLOSED", "the channel was closed");
   } else if (channel->state == SSH_RUNNING) {
@@ -579,6 +582,10 @@ int ssh_channel_write(struct ssh_channel *channel, const void *bytes, size_t siz
 
 size_t ssh_channel_pending(const struct ssh_channel *channel) {
   return buf_size(&channel->in);
+}
+
+bool ssh_channel_has_dropped(const struct ssh_channel *channel) {
+  return channel->dropped;
 }
 
 void ssh_channel_finish(struct ssh_channel *channel) {

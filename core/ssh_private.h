@@ -22,6 +22,7 @@ struct ssh_channel {
   bool finish;    // end of input is wanted
   bool finished;  // and sent
   bool deaf;      // takes no input any more
+  bool dropped;   // and had some left
   int last;       // the stream that was served the last time
   char *command;  // until it has been started
   size_t command_size;
