@@ -79,6 +79,9 @@ static const char *prepare(const struct start_spec *spec, pid_t parent) {
       return "rlimit";
     }
   }
+  if (spec->cwd != NULL && chdir(spec->cwd) != 0) {
+    return "cwd";
+  }
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);

@@ -19,13 +19,14 @@ struct start_spec {
   char *const *argv; // the program is looked for as execvp does
   const struct start_rlimit *rlimits;
   size_t rlimit_count;
+  const char *cwd;      // directory to start in, or NULL: the caller's
   int cgroup;           // descriptor of a version 2 cgroup's directory to be born in, or -1
   int cgroup_procs;     // descriptor of a cgroup.procs to enter before the program runs, or -1
   bool die_with_parent; // SIGKILL when the caller dies
 };
 
 struct start_failure {
-  const char *stage; // "fork", "session", "rlimit", "cgroup", "exec": static
+  const char *stage; // "fork", "session", "rlimit", "cgroup", "cwd", "exec": static
   int error;         // errno
 };
 

@@ -3,15 +3,19 @@
 // the script on the machine where the script runs:
 //
 //   farcall-supervisor --control FD [--level auto|pidns|cgroup|subreaper] [--grace-ms N]
-//     [--linger-ms N] [--deadline-ms N] [--rlimit NAME=N]... -- PROGRAM [ARG...]
+//     [--linger-ms N] [--deadline-ms N] [--rlimit NAME=N]... [--environ SIZE] [--cwd DIR]
+//     -- PROGRAM [ARG...]
 //
 // The script gets standard streams, working directory, variables, umask and further descriptors as
-// the supervisor got them, and a session of its own. FD is a socket to the engine. Lines to the
-// engine: `level NAME`, then `started PID` (as the script sees it) or `exec-failed STAGE ERRNO`,
-// then `deadline` when it passed, `exited CODE` or `signalled N`, at last `gone` when
-// nothing of the tree is left, or `left N` when N processes could not be killed. Lines from the
-// engine: `kill [GRACE_MS]` (TERM, grace, KILL) and `signal N` (to the script's process
-// group). The end of the socket means that the engine has died: the tree goes too.
+// the supervisor got them, and a session of its own. Where a service in between has a way of its
+// own with variables and directories, --environ and --cwd take them as they are: the first SIZE
+// bytes from FD are then variables, NAME=VALUE and NUL each (arguments are for all users to see).
+// FD is a socket to the engine. Lines to the engine: `level NAME`, then `started PID` (as the
+// script sees it) or `exec-failed STAGE ERRNO`, then `deadline` when it passed, `exited CODE` or
+// `signalled N`, at last `gone` when nothing of the tree is left, or `left N` when N processes
+// could not be killed. Lines from the engine: `kill [GRACE_MS]` (TERM, grace, KILL) and `signal N`
+// (to the script's process group). The end of the socket means that the engine has died: the tree
+// goes too.
 //
 // When the main process has ended, what it left running has --linger-ms to end by itself, because
 // the last writer of a pipeline often outlives the shell by a moment; then it is killed.
@@ -77,6 +81,8 @@ struct options {
   long grace_ms, linger_ms, deadline_ms; // deadline: -1 none
   struct start_rlimit rlimits[MAX_RLIMITS];
   size_t rlimit_count;
+  const char *cwd; // or NULL
+  long environ_size;
   char **argv;
 };
 
@@ -301,6 +307,7 @@ static int supervise(struct run *run) {
   const struct start_spec spec = {.argv = options->argv,
                                   .rlimits = options->rlimits,
                                   .rlimit_count = options->rlimit_count,
+                                  .cwd = options->cwd,
                                   .cgroup = run->group.frozen_kill ? -1 : run->group.dir,
                                   .cgroup_procs = run->group.procs,
                                   .die_with_parent = run->level != LEVEL_PIDNS};
@@ -436,12 +443,17 @@ static bool parse_option(struct options *options, const char *name, const char *
   if (strcmp(name, "--rlimit") == 0) {
     return parse_rlimit(options, value);
   }
+  if (strcmp(name, "--cwd") == 0) {
+    options->cwd = value;
+    return true;
+  }
   if (strcmp(name, "--control") == 0) {
     bool good = parse_number(&control, value) && control < 65536;
     options->control = (int)control;
     return good;
   }
   long *number = strcmp(name, "--grace-ms") == 0      ? &options->grace_ms
+                 : strcmp(name, "--environ") == 0     ? &options->environ_size
                  : strcmp(name, "--linger-ms") == 0   ? &options->linger_ms
                  : strcmp(name, "--deadline-ms") == 0 ? &options->deadline_ms
                                                       : NULL;
@@ -460,17 +472,37 @@ static bool parse(struct options *options, int argc, char **argv) {
   return at + 1 < argc && fcntl(options->control, F_SETFD, FD_CLOEXEC) == 0;
 }
 
+// Takes the variables that come first on the socket. False when the engine has died.
+static bool take_environ(int control, size_t size) {
+  // Kept to the end: the variables are these bytes.
+  char *bytes = malloc(size + 1);
+  if (bytes == NULL || recv(control, bytes, size, MSG_WAITALL) != (ssize_t)size) {
+    free(bytes);
+    return false;
+  }
+  bytes[size] = '\0';
+  for (size_t at = 0; at < size; at += strlen(bytes + at) + 1) {
+    if (strchr(bytes + at, '=') == NULL || putenv(bytes + at) != 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
 int main(int argc, char **argv) {
   struct options options;
   if (!parse(&options, argc, argv)) {
     fputs("usage: farcall-supervisor --control FD [--level auto|pidns|cgroup|subreaper]\n"
           "         [--grace-ms N] [--linger-ms N] [--deadline-ms N] [--rlimit NAME=N]...\n"
-          "         -- PROGRAM [ARG...]\n",
+          "         [--environ SIZE] [--cwd DIR] -- PROGRAM [ARG...]\n",
           stderr);
     return 2;
   }
   // The script may run as the same user: it cannot attach to what is not dumpable.
   prctl(PR_SET_DUMPABLE, 0);
+  if (options.environ_size > 0 && !take_environ(options.control, (size_t)options.environ_size)) {
+    return 1;
+  }
   bool run = false;
   if (options.level != LEVEL_AUTO) {
     run = run_level(&options, options.level);

@@ -45,7 +45,7 @@ end
 local Run = {}
 Run.__index = Run
 
-local function start(level, argv, extra)
+local function start(level, argv, extra, first)
   local run = setmetatable({ mark = "mark" .. hex(system.random(8)), lines = {}, said = {} }, Run)
   local control, fd = assert(sock.pair(task.loop()))
   local words = {
@@ -64,6 +64,9 @@ local function start(level, argv, extra)
     fds = { [3] = fd },
   }))
   proc.close_fd(fd)
+  if first then
+    control:write(first)
+  end
   run.child:on_exit(function()
     run.reaped = true
   end)
@@ -185,6 +188,21 @@ describe("supervisor", function()
       assert.matches("^exec%-failed level", lines[1])
       assert.equal("gone", lines[2])
     end
+  end))
+
+  it("takes variables from the socket and enters a directory", helper.task(function()
+    local variables = "A=1 2\n$(id)\0PATH=/usr/bin:/bin\0B=\0BIG=" .. ("x"):rep(100000) .. "\0"
+    local script = [[test "$A" = "1 2
+$(printf '$(id)')" && test "${B-no}" = "" && test ${#BIG} = 100000 && test "$PWD" = /usr]]
+    local extra = { "--environ", tostring(#variables), "--cwd", "/usr" }
+    local run = start("subreaper", script, extra, variables)
+    assert.same({ "level subreaper", "exited 0", "gone" }, run:finish())
+    run = start("subreaper", { "true" }, { "--cwd", "/no/such" })
+    assert.same({ "level subreaper", "exec-failed cwd 2", "gone" }, run:finish())
+    -- An engine that dies before it has said all of them.
+    run = start("subreaper", { "true" }, { "--environ", "100" }, "A=1\0")
+    run.control:finish()
+    assert.same({}, run:finish())
   end))
 
   it("says what is wrong with its own options", helper.task(function()

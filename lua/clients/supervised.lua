@@ -85,6 +85,8 @@ WORDS["exec-failed"] = function(self, rest)
   local text, name = proc.error_text(tonumber(number))
   if stage == "level" then
     text = ("trees cannot be held by %s here"):format(self.tree)
+  elseif stage == "cwd" then
+    text = ("cannot enter directory %s: %s"):format(self.inner_cwd, text)
   elseif stage ~= "exec" then
     text = stage .. ": " .. text
   end
@@ -285,16 +287,24 @@ function Process:kill(grace)
 end
 
 local function arguments(spec)
-  local argv = {
-    spec.supervisor, "--control", tostring(CONTROL_FD), "--level", spec.tree,
-    "--grace-ms", ("%d"):format(spec.grace * 1000),
-  }
+  local argv = {}
   local function add(...)
     for _, word in ipairs({ ... }) do
       argv[#argv + 1] = word
     end
   end
-  for name, value in pairs(spec.rlimits) do
+  for _, word in ipairs(spec.prefix or {}) do
+    argv[#argv + 1] = word
+  end
+  add(spec.supervisor, "--control", tostring(CONTROL_FD), "--level", spec.tree,
+    "--grace-ms", ("%d"):format(spec.grace * 1000))
+  if spec.environ then
+    add("--environ", ("%d"):format(#spec.environ))
+  end
+  if spec.inner_cwd then
+    add("--cwd", spec.inner_cwd)
+  end
+  for name, value in pairs(spec.rlimits or {}) do
     add("--rlimit", ("%s=%.0f"):format(name, value))
   end
   if spec.timeout then
@@ -307,6 +317,16 @@ local function arguments(spec)
   return argv
 end
 
+-- What stands between us and the supervisor has its own words for a failure, on standard error.
+local function last_words(self)
+  local text = {}
+  for _, piece in ipairs(self.rest) do
+    text[#text + 1] = piece[1] == "err" and piece[2] or ""
+  end
+  text = table.concat(text):gsub("%s+$", "")
+  return text ~= "" and text or nil
+end
+
 local function spawn(spec, fd)
   local child, msg, code = proc.spawn(task.loop(), {
     argv = arguments(spec), env = spec.env, cwd = spec.cwd, umask = spec.umask,
@@ -315,7 +335,7 @@ local function spawn(spec, fd)
   if child then
     return child
   end
-  if msg:sub(1, 5) == "exec " and code ~= "E2BIG" then
+  if msg:sub(1, 5) == "exec " and code ~= "E2BIG" and not spec.prefix then
     return nil, errors.new("unavailable", "supervisor", msg,
       { hint = "farcall-supervisor belongs beside farcall" })
   end
@@ -328,9 +348,12 @@ end
 ---@field env string[] "NAME=value"
 ---@field cwd string
 ---@field stdin "pipe"|"null"
+---@field prefix? string[] words of a program that starts the supervisor somewhere else, with fd 3
+---@field environ? string "NAME=value\0"..., set by the supervisor: arguments are for all to see
+---@field inner_cwd? string entered by the supervisor
 ---@field tree "auto"|"pidns"|"cgroup"|"subreaper"
 ---@field grace number seconds between TERM and KILL
----@field rlimits table<string, number>
+---@field rlimits? table<string, number>
 ---@field umask? integer
 ---@field timeout? number seconds until the supervisor ends it by itself
 
@@ -351,9 +374,12 @@ function supervised.start(spec)
     control:close()
     return nil, err
   end
+  if spec.environ then
+    control:write(spec.environ)
+  end
   local self = setmetatable({
     child = child, control = control, stdin = child:stdin(), grace = spec.grace,
-    tree = spec.tree, op = "exec " .. spec.argv[1],
+    tree = spec.tree, op = "exec " .. spec.argv[1], inner_cwd = spec.inner_cwd,
     streams = { out = child:stdout(), err = child:stderr() }, rest = {},
     started = task.event(), ended = task.event(),
   }, Process)
@@ -374,7 +400,8 @@ function supervised.start(spec)
     return self
   end
   self.ended.wait()
-  return nil, self.failure or errors.new("lost", self.op, "its supervisor died")
+  return nil, self.failure or errors.new("lost", self.op, "its supervisor died",
+    { partial = last_words(self) })
 end
 
 return supervised
