@@ -4,6 +4,7 @@
 
 local config = require("farcall.config")
 local engine = require("farcall.engine")
+local examination = require("farcall.cli.examination")
 local fs = require("farcall.core.fs")
 local leftovers = require("farcall.leftovers")
 local proc = require("farcall.core.proc")
@@ -203,10 +204,36 @@ function diagnosis.versions()
     require("jit").version, require("farcall.core.base64").level()))
 end
 
+---Each backend of the configuration, or the one that is named.
+---@async
+local function backends(cfg, named, options, findings)
+  local names = named and { named } or {}
+  if not named then
+    for name in pairs(cfg.backends) do
+      names[#names + 1] = name
+    end
+    table.sort(names)
+  end
+  if #names == 0 then
+    return
+  end
+  local one = engine.new(cfg)
+  for _, name in ipairs(names) do
+    for _, found in ipairs(examination.backend(one, name, named and options)) do
+      found.name = "backend " .. found.name
+      table.insert(findings, found)
+    end
+  end
+  one:close()
+end
+
 ---Everything, in order. What needs a configuration is left out when there is none.
 ---@async
+---@param options table as config.load takes them
+---@param backend? string the one to look at; all of the configuration when absent
+---@param backend_options? table
 ---@return farcall.Finding[]
-function diagnosis.all(options)
+function diagnosis.all(options, backend, backend_options)
   local findings = { diagnosis.versions() }
   local cfg, err = config.load(options)
   if not cfg then
@@ -220,6 +247,7 @@ function diagnosis.all(options)
   }) do
     table.insert(findings, diagnosis[name](cfg))
   end
+  backends(cfg, backend, backend_options, findings)
   return findings
 end
 

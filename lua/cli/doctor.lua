@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local diagnosis = require("farcall.cli.diagnosis")
 local json = require("farcall.core.json")
+local session = require("farcall.cli.session")
 local task = require("farcall.task")
 
 local doctor = {}
@@ -10,19 +11,27 @@ local COLORS = { ok = "green", warn = "bold", fail = "red" }
 
 doctor.description = [[
 Tells what works here and how to mend what does not: configuration, directories, how process trees
-are held, the Python interpreter, a script with one call, and what dead engines have left.]]
+are held, the Python interpreter, a script with one call, what dead engines have left, and each
+backend of the configuration, or the one that is named, by opening an environment.]]
 
 doctor.epilog = [[
 Examples:
   farcall doctor
+  farcall doctor -b docker -o image=python:3.12-slim
   farcall doctor --json
 
 Exit code: 0 when nothing fails, 125 otherwise.]]
 
-function doctor.configure() end
+function doctor.configure(command)
+  session.add_backend_flags(command)
+end
 
 function doctor.run(args, ui)
-  local findings = task.run(diagnosis.all, { file = args.config })
+  local options, err = session.backend_options(args)
+  if not options then
+    return session.fail(ui, err)
+  end
+  local findings = task.run(diagnosis.all, { file = args.config }, args.backend, options)
   local fails = 0
   for _, found in ipairs(findings) do
     fails = fails + (found.status == "fail" and 1 or 0)

@@ -1,0 +1,152 @@
+-- SPDX-License-Identifier: MIT
+-- What `farcall doctor` looks at in a backend's environment: it opens one and asks it what scripts
+-- and calls will need there.
+
+local oneshot = require("farcall.oneshot")
+local task = require("farcall.task")
+
+local examination = {}
+
+local ANSWER_TIME = 60
+-- An exec that takes longer is felt in each call by files.
+local SLOW_EXEC = 0.15
+local SAMPLES = 3
+
+-- Says one line `word value` for each thing that it looks at.
+local LOOK = [=[
+has() { command -v "$1" > /dev/null 2>&1; }
+for program in grep base64 head tail wc mv rm mkfifo env; do
+  has "$program" || echo "lacks $program"
+done
+for dir in /tmp /var/tmp /dev/shm; do
+  if [ -d "$dir" ] && d=$(mktemp -d "$dir/farcall-doctor-XXXXXX" 2> /dev/null); then
+    echo "dir $dir"
+    if mkfifo "$d/fifo" 2> /dev/null; then echo "fifo yes"; else echo "fifo no"; fi
+    rm -rf "$d"
+    break
+  fi
+done
+if has python3; then
+  if python3 -c 'import json, socket, select' 2> /dev/null; then echo "python whole"
+  else echo "python partial"; fi
+else echo "python none"; fi
+[ -r "/proc/$$/environ" ] && echo "proc yes"
+echo "system $(uname -sm)"
+]=]
+
+local function finding(name, status, message, hint)
+  return { name = name, status = status, message = message, hint = hint }
+end
+
+-- How long an exec takes, and what is printed by one that prints nothing.
+---@async
+local function measure(env)
+  local times, noise = {}, ""
+  for i = 1, SAMPLES do
+    local began = task.now()
+    local result, err = oneshot.run(env, { argv = { "sh", "-c", ":" }, timeout = ANSWER_TIME })
+    if not result then
+      return nil, err
+    end
+    times[i] = task.now() - began
+    noise = noise .. result.stdout .. result.stderr
+  end
+  table.sort(times)
+  return times[math.ceil(SAMPLES / 2)], noise
+end
+
+---@async
+local function look(env)
+  local result, err = oneshot.run(env, { argv = { "sh", "-c", LOOK }, timeout = ANSWER_TIME })
+  if not result then
+    return nil, err
+  end
+  local seen = { lacks = {} }
+  for word, value in result.stdout:gmatch("(%l+) ([%w /_.-]+)\n") do
+    if word == "lacks" then
+      table.insert(seen.lacks, value)
+    else
+      seen[word] = value
+    end
+  end
+  return seen
+end
+
+local function about_exec(name, seconds, noise)
+  if noise ~= "" then
+    return finding(name, "warn", ("each exec prints %d bytes that nobody asked for"):format(#noise),
+      "the rc files of the user over there print: end them early, with [ -t 0 ] || return")
+  end
+  local message = ("an exec takes %.0f ms"):format(seconds * 1e3)
+  if seconds > SLOW_EXEC then
+    return finding(name, "warn", message, "slow rc files of the user over there (.bashrc) are read "
+      .. "by each: end them early, with [ -t 0 ] || return; or the link is long")
+  end
+  return finding(name, "ok", message)
+end
+
+local function about_calls(name, env, seen)
+  if env.caps.same_host then
+    return finding(name, "ok", "calls by a Unix socket")
+  end
+  if #seen.lacks > 0 then
+    return finding(name, "fail", "calls by files need " .. table.concat(seen.lacks, ", "),
+      "coreutils, grep or busybox of the environment have them")
+  elseif not seen.dir then
+    return finding(name, "fail", "none of /tmp, /var/tmp, /dev/shm can be written to",
+      "calls travel by files in one of them: mount a tmpfs at /tmp")
+  elseif seen.fifo ~= "yes" then
+    return finding(name, "warn", "calls by files in " .. seen.dir .. ", which takes no FIFOs",
+      "each call waits some 30 ms more: mount a tmpfs at /tmp")
+  elseif seen.proc ~= "yes" then
+    return finding(name, "warn", "calls by files; there is no /proc",
+      "processes that leave their group cannot be found and ended")
+  end
+  return finding(name, "ok", "calls by files in " .. seen.dir)
+end
+
+local PYTHON = {
+  whole = { "ok", "python3 with json, socket and select" },
+  partial = { "warn", "python3 without json, socket or select",
+    "scripts may need them: install python3 whole (Debian: python3, not python3-minimal)" },
+  none = { "warn", "no python3", "Python scripts cannot run there: take an image with it, install "
+    .. "it, or write scripts in sh" },
+}
+
+---Findings about one backend: opens an environment and looks around in it.
+---@async
+---@param engine farcall.Engine
+---@param backend string
+---@param options? table
+---@return farcall.Finding[]
+function examination.backend(engine, backend, options)
+  local env, err = engine:environment(backend, options)
+  if not env then
+    local message = (err.op ~= "" and err.op .. ": " or "") .. err.msg
+    return { finding(backend, "fail", message, err.hint) }
+  end
+  local findings = {}
+  local seconds, noise = measure(env)
+  if not seconds then
+    err = noise
+    return { finding(backend, "fail", tostring(err), err.hint) }
+  end
+  findings[1] = about_exec(backend, seconds, noise)
+  local seen
+  seen, err = look(env)
+  if not seen then
+    findings[2] = finding(backend, "fail", tostring(err), err.hint)
+    return findings
+  end
+  findings[2] = about_calls(backend, env, seen)
+  local python = PYTHON[seen.python]
+  if not python then
+    findings[3] = finding(backend, "fail", "its sh does not do what it is told",
+      "a POSIX sh is needed there")
+  else
+    findings[3] = finding(backend, unpack(python))
+  end
+  return findings
+end
+
+return examination
