@@ -74,6 +74,30 @@ function catalog:load_backend(kind)
   return backend
 end
 
+local function backend_names(self)
+  local names = {}
+  for i, entry in ipairs(plugin.all("backend", self.cfg.backend_path)) do
+    names[i] = entry.name
+  end
+  return names
+end
+
+-- What was probably meant by the name of a backend that is not there.
+local function hint_for_missing(self, name, configured)
+  local near
+  if not configured then
+    near = schema.suggest(name, names_of(self.cfg.backends))
+  elseif configured.use == name then
+    for _, field in ipairs(names_of(configured.options)) do
+      near = near or schema.suggest(field, { "use" }) and "use instead of " .. field
+    end
+  end
+  near = near or schema.suggest(configured and configured.use or name, backend_names(self))
+  return near and ("did you mean %s?"):format(near)
+    or (configured and configured.use == name and 'write use = "..."; ' or "")
+    .. "there are: " .. table.concat(backend_names(self), ", ")
+end
+
 -- A path in a configuration is relative to its file, where the backend is on this machine.
 local function placed(options, backend, dir)
   local values = {}
@@ -125,9 +149,7 @@ function catalog:backend(name, overrides, bare)
   local configured = self.cfg.backends[name]
   local backend, err = self:load_backend(configured and configured.use or name)
   if not backend then
-    local near = err.kind == "not_found" and not configured
-      and schema.suggest(name, names_of(self.cfg.backends))
-    err.hint = near and ("did you mean %s?"):format(near) or err.hint
+    err.hint = err.kind == "not_found" and hint_for_missing(self, name, configured) or err.hint
     return nil, err
   end
   local values = {}
@@ -346,10 +368,17 @@ end
 ---Everything that is wrong with the configuration, as far as can be told offline.
 ---@return {where: string, message: string}[]
 function catalog:check()
-  local problems = {}
+  local problems, seen = {}, {}
+  -- One mistake can be met on two ways; a message may say where itself.
   local function note(where, err)
-    if err then
-      problems[#problems + 1] = { where = where, message = tostring(err) }
+    local message = err and tostring(err)
+    if message and not seen[message] then
+      seen[message] = true
+      local first, last = message:find(where .. ": ", 1, true)
+      problems[#problems + 1] = {
+        where = where,
+        message = first and message:sub(1, first - 1) .. message:sub(last + 1) or message,
+      }
     end
   end
   for kind, field in pairs(SEARCH) do

@@ -5,7 +5,9 @@
 local config_words = require("farcall.config_words")
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
+local places = require("farcall.places")
 local plugin = require("farcall.plugin")
+local suggest = require("farcall.suggest")
 
 local config_file = {}
 
@@ -81,6 +83,10 @@ local function environment_of(words)
       elseif config_words.LIMITS[name] then
         error(("write limits { %s = %s }"):format(name, tostring(value)), 2)
       end
+      local near = suggest.nearest(tostring(name), config_words.sorted_keys(words))
+      if near then
+        error(("%s; write it without ="):format(config_words.unknown("word", name, { near })), 2)
+      end
       error(("a configuration sets no globals; write local %s = ..."):format(tostring(name)), 2)
     end,
   })
@@ -100,7 +106,7 @@ local function run(path, layer, options, depth)
     elseif depth >= MAX_INCLUDES then
       error("the files include one another without end", 2)
     end
-    local other = name:sub(1, 1) == "/" and name or dir .. "/" .. name:gsub("^%./", "")
+    local other = places.beside(dir, name)
     if not fs.stat(other) then
       error(("include \"%s\": no such file"):format(other), 2)
     end

@@ -3,6 +3,7 @@
 -- line. They check the shape of it; what the values mean is for those who use them.
 
 local fs = require("farcall.core.fs")
+local places = require("farcall.places")
 local suggest = require("farcall.suggest")
 
 local config_words = {}
@@ -98,13 +99,6 @@ local function origin(level)
   return ("%s:%d"):format(info.source:gsub("^@", ""), info.currentline)
 end
 
-local function absolute(dir, path)
-  if path:sub(1, 1) == "/" then
-    return path
-  end
-  return dir .. "/" .. path:gsub("^%./", "")
-end
-
 local function joined(first, second)
   local list = {}
   for _, items in ipairs({ first, second }) do
@@ -120,7 +114,7 @@ local function add_settings(words, layer, dir)
   local function directories(paths, level)
     local list = {}
     for i, path in ipairs(paths) do
-      list[i] = absolute(dir, path)
+      list[i] = places.beside(dir, path)
       local stat = fs.stat(list[i])
       if not stat or stat.type ~= "directory" then
         refuse(list[i] .. ": no such directory", level + 1)
@@ -141,7 +135,7 @@ local function add_settings(words, layer, dir)
           value == "" and "an empty one" or "a " .. type(value)), 2)
       end
       if expected == "path" then
-        value = absolute(dir, value)
+        value = places.beside(dir, value)
       elseif expected == "paths" then
         value = directories(value, 2)
       end
@@ -238,7 +232,7 @@ local function add_policy(words, layer, dir)
   named(words, layer, "policy", function(name, where)
     local entry = { options = {}, origin = where }
     if name:find("/", 1, true) then
-      entry.path = absolute(dir, name)
+      entry.path = places.beside(dir, name)
       table.insert(layer.loads, entry.path)
     else
       entry.name = name
@@ -260,7 +254,7 @@ local function placed_command(layer, dir, command)
   for i, word in ipairs(command) do
     placed[i] = word
     if word:find("^%.%.?/") then
-      placed[i] = absolute(dir, word)
+      placed[i] = places.beside(dir, word)
       table.insert(layer.loads, placed[i])
     end
   end

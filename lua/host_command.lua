@@ -20,6 +20,8 @@ local PIECE = 65536
 -- so long, then it is over.
 local AFTERLIFE_S = 0.5
 local GRACE_S = 1
+-- Its errors are told under the name of the tool by whoever calls it.
+local OP = ""
 
 ---Reads a stream to its end, keeping at most max bytes and calling over() once when there are more.
 local function collect(stream, max, finished, over)
@@ -153,25 +155,24 @@ local function judge(result, op)
 end
 
 ---A handler for a tool that is a host command.
----@param name string of the tool
 ---@param spec {command: string[], timeout?: number}
 ---@param cfg {environ: table<string, string>, passthrough?: string[]}
 ---@return async fun(args: table, ctx: farcall.ToolContext): any?, farcall.Error?
-function host_command.handler(name, spec, cfg)
+function host_command.handler(spec, cfg)
   local timeout = spec.timeout or DEFAULT_TIMEOUT
   return function(args)
     local input, problem = json.encode(args)
     if not input then
-      return nil, errors.new("usage", name, problem)
+      return nil, errors.new("usage", OP, problem)
     end
     local child, message, code = proc.spawn(task.loop(), {
       argv = spec.command, env = environment(cfg.environ or {}, cfg.passthrough), session = true,
       stdin = "pipe", stdout = "pipe", stderr = "pipe",
     })
     if not child then
-      return nil, errors.new("exec", name, message, { code = code })
+      return nil, errors.new("exec", OP, message, { code = code })
     end
-    return judge(attend(child, input .. "\n", timeout, name), name)
+    return judge(attend(child, input .. "\n", timeout, OP), OP)
   end
 end
 

@@ -25,6 +25,21 @@ function places.absolute(path)
   return (system.cwd() or ".") .. "/" .. path:gsub("^%./", "")
 end
 
+---A path as a file in dir names it; absolute as dir is, without "." in it.
+---@param dir string
+---@param path string
+---@return string
+function places.beside(dir, path)
+  local joined = path:sub(1, 1) == "/" and path or dir .. "/" .. path
+  joined = joined:gsub("//+", "/")
+  repeat
+    local before = joined
+    joined = joined:gsub("/%./", "/")
+  until joined == before
+  joined = joined:gsub("/%.$", ""):gsub("(.)/$", "%1")
+  return joined == "" and "/" or joined
+end
+
 -- The directory that holds this file, absolute, with no link resolved.
 places.LUA_DIR = places.absolute(debug.getinfo(1, "S").source:match("^@(.*)/places%.lua$") or "lua")
 

@@ -49,7 +49,7 @@ local function from_config(name, spec, cfg)
     if spec.timeout ~= nil and not (type(spec.timeout) == "number" and spec.timeout > 0) then
       return config_error(name, where .. "timeout is a number of seconds")
     end
-    tool.handler = host_command.handler(name, spec, cfg)
+    tool.handler = host_command.handler(spec, cfg)
     tool.command = words
   end
   return tool

@@ -68,4 +68,15 @@ describe("places", function()
     assert.matches("/farcall%-supervisor$", found)
     assert.is_truthy(fs.stat(found))
   end)
+
+  it("puts a path beside a file, without dots that say nothing", function()
+    for path, expected in pairs({
+      ["a.lua"] = "/x/a.lua", ["./a.lua"] = "/x/a.lua", ["."] = "/x", ["./"] = "/x",
+      ["././b/./c"] = "/x/b/c", ["/y/./z"] = "/y/z", ["../y"] = "/x/../y", ["/"] = "/",
+      [".hidden"] = "/x/.hidden", ["b//c/"] = "/x/b/c",
+    }) do
+      assert.equal(expected, places.beside("/x", path))
+    end
+    assert.equal("/a", places.beside("/", "a"))
+  end)
 end)

@@ -24,6 +24,23 @@ function exec.configure(command)
   command:flag("--stdin", "Pass standard input on; it is empty otherwise.")
 end
 
+---What to do about words that cannot be understood, when it can be told.
+---@param words string[] without what follows --
+---@param message string
+---@return string? hint
+function exec.advice(words, message)
+  if not message:find("too many arguments", 1, true) then
+    return nil
+  end
+  for i = 2, #words do
+    if words[i]:sub(1, 1) ~= "-" then
+      return "put -- before the command: farcall " .. table.concat(words, " ", 1, i - 1) .. " -- "
+        .. table.concat(words, " ", i)
+    end
+  end
+  return nil
+end
+
 function exec.run(args, ui)
   local words = args.rest
   if (args.line == nil) == (words == nil or #words == 0) then

@@ -140,6 +140,24 @@ local function wrong_command(word)
     or "`farcall help` lists them"
 end
 
+-- What the parser says, in one line. A negative number looks like a flag to it; and it does not say
+-- which flag a word belongs to.
+local function plain_message(words, message)
+  message = message:gsub("\nDid you mean", ": did you mean")
+  local word = message:match("^unknown option '(%-[%d.]+)'")
+  if word then
+    message = ("'%s' is not a number from 0 up"):format(word)
+  end
+  word = message:match("^'(.-)' is not a number")
+  for i = 2, word and #words or 0 do
+    local flag = words[i] == word and words[i - 1] or words[i]:match("^(%-%-[%w-]+)=(.*)$")
+    if flag and flag:sub(1, 1) == "-" and (words[i] == word or words[i] == flag .. "=" .. word) then
+      return flag .. ": " .. message
+    end
+  end
+  return message
+end
+
 ---@param argv string[] [0] is the program
 ---@return integer exit code
 function cli.main(argv)
@@ -167,8 +185,10 @@ function cli.main(argv)
   end
   local ok, args = parser:pparse(words)
   if not ok then
-    return usage_error(words, (tostring(args):gsub("\nDid you mean", ": did you mean")),
-      ("`farcall %s --help` tells more"):format(name))
+    local message = plain_message(words, tostring(args))
+    local advice = require("farcall.cli." .. name).advice
+    return usage_error(words, message, advice and advice(words, message)
+      or ("`farcall %s --help` tells more"):format(name))
   end
   if args.show_version then
     system.write(1, "farcall " .. cli.VERSION .. "\n")

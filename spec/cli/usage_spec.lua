@@ -26,11 +26,15 @@ local CASES = {
   { { "run", "nul.py" }, 2, "", "NUL byte" },
   { { "run", "-" }, 2, "", "the script is empty" },
   { { "run", "missing.py" }, 2, "", "missing.py: No such file" },
-  { { "run", "a.py", "--timeout", "abc" }, 2, "", "'abc' is not a number" },
+  { { "run", "a.py", "--timeout", "abc" }, 2, "", "%-%-timeout: 'abc' is not a number" },
+  { { "run", "a.py", "--timeout", "-1" }, 2, "", "%-%-timeout: '%-1' is not a number from 0 up" },
+  { { "exec", "--timeout=x", "--", "y" }, 2, "", "%-%-timeout: 'x' is not a number" },
+  { { "exec", "df", "-h" }, 2, "", "put %-%- before the command: farcall exec %-%- df %-h" },
+  { { "exec", "-q", "df" }, 2, "", "farcall exec %-q %-%- df" },
   { { "run", "a.py", "--timeout", "inf" }, 2, "", "'inf' is not a number" },
   { { "run", "a.py", "--timeout", "0" }, 2, "", "%-%-timeout must be above 0" },
   { { "run", "a.py", "--max-calls", "1.5" }, 2, "", "%-%-max%-calls is a whole number" },
-  { { "run", "a.py", "--max-calls=-1" }, 2, "", "'%-1' is not a number from 0 up" },
+  { { "run", "a.py", "--max-calls=-1" }, 2, "", "%-%-max%-calls: '%-1' is not a number from 0 up" },
   { { "run", "a.py", "--allow", "terminl" }, 2, "", "did you mean terminal" },
   { { "run", "a.py", "--env", "NOT_SET_HERE" }, 2, "", "no such variable" },
   { { "run", "a.py", "--env", "1=2" }, 2, "", "expected NAME or NAME=VALUE" },
@@ -48,6 +52,12 @@ local CASES = {
   { { "exec" }, 2, "", "give a command after %-%-" },
   { { "exec", "-c", "x", "--", "y" }, 2, "", "give a command after %-%-" },
   { { "exec", "--", "no-such-program" }, 125, "", "exec no%-such%-program: No such file" },
+  { { "check", "-C", "uses.lua" }, 125, "", "backend nic.*there are: .*local" },
+  { { "check", "-C", "nouse.lua" }, 125, "", "backend box: .*did you mean use instead of ues" },
+  { { "check", "-C", "word.lua" }, 125, "", "word.lua:1: .*did you mean 'stub_module'" },
+  { { "check", "-C", "set.lua" }, 125, "", "set.lua:1: .*'stub_module'.*without =" },
+  { { "check", "-C", "tool.lua" }, 125, "",
+    "^[^\n]*/tool.lua:1: tool ticket: a tool has[^\n]*\n1 to mend\n$" },
   { { "runs", "show" }, 2, "", "farcall runs ls" },
   { { "runs", "show", "../../etc" }, 2, "", "not a run id" },
   { { "runs", "show", "20260101-000000-000-0000000000" }, 125, "", "no such run" },
@@ -67,6 +77,11 @@ describe("the command line", function()
     home:write("work/a.cob", "DISPLAY 1.\n")
     home:write("work/empty.py", " \n")
     home:write("work/nul.py", "print(1)\0\n")
+    home:write("work/uses.lua", 'backend "box" { use = "nic" }\n')
+    home:write("work/nouse.lua", 'backend "box" { ues = "local" }\n')
+    home:write("work/word.lua", 'stub_modul "x"\n')
+    home:write("work/set.lua", 'stub_modul = "x"\n')
+    home:write("work/tool.lua", 'tool "ticket" { summary = "x" }\n')
     for _, case in ipairs(CASES) do
       local argv, code, out, err = unpack(case)
       local got = home:run(argv)
