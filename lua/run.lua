@@ -48,7 +48,9 @@ end
 
 ---What the handlers of a run's calls act through, but for what differs from call to call.
 local function tool_context(run)
-  local env, cwd = run.env, run.where.options.cwd or run.env.cwd or system.cwd()
+  local env = run.env
+  -- Elsewhere it is where the environment starts commands, whatever that is called.
+  local cwd = run.where.options.cwd or env.cwd or env.caps.same_host and system.cwd() or nil
   local persistent
   local ctx = { env = env, cwd = cwd, sleep = task.sleep }
 
