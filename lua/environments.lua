@@ -73,7 +73,8 @@ function environments.kind(where)
   elseif backend.reap then
     return options.key and "keyed" or "private"
   end
-  return not (backend.caps or {}).same_host and "visited" or nil
+  local caps = backend.caps or {}
+  return not caps.same_host and caps.kill ~= "native" and "visited" or nil
 end
 
 ---A text that is the same for two places when every option is.

@@ -1,11 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- What engines have left behind: environments, by their records and by what the services say, and
--- directories on this machine. Lists, removes, collects.
+-- What engines have left behind, environments and directories on this machine: one is removed on
+-- request, all of dead engines are collected.
 
-local environments = require("farcall.environments")
 local errors = require("farcall.errors")
 local identity = require("farcall.identity")
-local plugin = require("farcall.plugin")
+local inventory = require("farcall.inventory")
 local records = require("farcall.records")
 local rundir = require("farcall.rundir")
 local supervision = require("farcall.supervision")
@@ -16,181 +15,24 @@ local task = require("farcall.task")
 ---@field private cfg farcall.Config
 ---@field private catalog farcall.Catalog
 ---@field private environments farcall.Environments
+---@field inventory farcall.Inventory
 local leftovers = {}
 leftovers.__index = leftovers
 
--- Nobody waits longer for a service that does not answer; removing may take a while.
-local LIST_SECONDS, REMOVE_SECONDS = 30, 120
+local REMOVE_SECONDS = 120
 -- What a run has begun to make a moment ago is not swept; an engine that has been dead for so long
 -- has begun nothing since.
 local SETTLED_SECONDS = 180
-
----@class farcall.KnownEnvironment
----@field name string
----@field kind "private"|"keyed"|"visited"
----@field backend string
----@field key? string
----@field owner "alive"|"dead"|"unknown" whether the engine that made it is there; of one with a
----key: whether any that uses it is
----@field users integer engines that use one with a key, as far as is known here
----@field created? number unix seconds
----@field used? number
----@field idle? number
----@field exists? boolean as its service says; nil when it could not be asked
----@field record? farcall.EnvironmentRecord
----@field where? farcall.Place by which it can be removed
----@field problem? farcall.Error why it cannot
 
 ---@param cfg farcall.Config
 ---@param catalog farcall.Catalog
 ---@param envs farcall.Environments
 ---@return farcall.Leftovers
 function leftovers.new(cfg, catalog, envs)
-  return setmetatable({ cfg = cfg, catalog = catalog, environments = envs }, leftovers)
-end
-
--- The place of a record. The configuration may have changed since; then the backend itself may do.
-local function place_of(self, record)
-  local name = self.cfg.backends[record.backend] and record.backend or record.use
-  return self.catalog:backend(name, record.options, true)
-end
-
--- Asks a service what it has. Names -> labels, or nil and why.
----@async
-local function ask(self, where)
-  local list, err = task.timeout(LIST_SECONDS, where.backend.list, where.options,
-    self.environments:context())
-  if not list then
-    return nil, err
-  end
-  local names = {}
-  for _, entry in ipairs(list) do
-    names[entry.name] = entry.labels or {}
-  end
-  return names
-end
-
--- What does not tell one service from another.
-local OWN_OPTIONS = { key = true, idle = true }
-
--- Asks each service once, all of them at the same time.
-local function begin_to_ask(self, asked, where)
-  local which = environments.fingerprint(where, OWN_OPTIONS)
-  asked[which] = asked[which] or { where = where, task = task.spawn(ask, self, where) }
-  return asked[which]
-end
-
--- How users stand: the living, and the dead whose marks can go.
-local function users_of(self, name)
-  local living, dead = 0, {}
-  for _, engine in ipairs(self.environments.records:users(name)) do
-    if identity.state(engine) == "dead" then
-      dead[#dead + 1] = engine
-    else
-      living = living + 1
-    end
-  end
-  return living, dead
-end
-
-local function row_of_record(self, record)
-  local row = {
-    name = record.name, kind = record.kind, backend = record.backend, key = record.key,
-    created = record.created, used = record.used, idle = record.idle, record = record, users = 0,
-    owner = identity.state(record.engine),
-  }
-  if record.kind == "keyed" then
-    row.users = users_of(self, record.name)
-    row.owner = row.users > 0 and "alive" or "dead"
-  end
-  row.where, row.problem = place_of(self, record)
-  return row
-end
-
-local function row_of_labels(name, labels, where)
-  local key = labels["farcall.key"]
-  return {
-    name = name, kind = key and "keyed" or "private", key = key, users = 0, exists = true,
-    backend = labels["farcall.backend"] or where.name, where = where,
-    owner = key and "unknown" or identity.state(labels["farcall.engine"]),
-    created = tonumber(labels["farcall.created"]),
-  }
-end
-
--- Every backend that could have something: those of the configuration, and the others as they are
--- without any.
-local function places(self)
-  local list, seen = {}, {}
-  local function add(name, configured)
-    local where = self.catalog:backend(name, nil, true)
-    if where and where.backend.list then
-      list[#list + 1] = { where = where, configured = configured }
-      seen[where.backend.name] = true
-    end
-  end
-  for name in pairs(self.cfg.backends) do
-    add(name, true)
-  end
-  for _, entry in ipairs(plugin.all("backend", self.cfg.backend_path)) do
-    if not seen[entry.name] then
-      add(entry.name, false)
-    end
-  end
-  return list
-end
-
----Every environment that is known: by record, or by its service.
----@async
----@return farcall.KnownEnvironment[] sorted by name
----@return {where: string, err: farcall.Error}[] problems services that could not be asked
-function leftovers:known()
-  local rows, by_name, problems = {}, {}, {}
-  local list, unreadable = self.environments.records:list()
-  for _, path in ipairs(unreadable) do
-    problems[#problems + 1] = { where = path,
-      err = errors.new("config", path, "this is no record of an environment") }
-  end
-  local asked = {}
-  for _, place in ipairs(places(self)) do
-    begin_to_ask(self, asked, place.where).configured = place.configured
-  end
-  for _, record in ipairs(list) do
-    local row = row_of_record(self, record)
-    rows[#rows + 1], by_name[record.name] = row, row
-    if row.where and row.kind ~= "visited" and row.where.backend.list then
-      row.answer = begin_to_ask(self, asked, row.where)
-      row.answer.configured = true
-    end
-  end
-  for _, answer in pairs(asked) do
-    local ok, names, err = answer.task:join()
-    if not ok then
-      names, err = nil, errors.is(names) and names or errors.new("internal", "list", names)
-    end
-    answer.names, answer.err = names, err
-    if err and answer.configured then
-      problems[#problems + 1] = { where = answer.where.name, err = err }
-    end
-    for name, labels in pairs(names or {}) do
-      if not by_name[name] then
-        local row = row_of_labels(name, labels, answer.where)
-        rows[#rows + 1], by_name[name] = row, row
-      end
-    end
-  end
-  for _, row in ipairs(rows) do
-    local answer = row.answer
-    if answer and answer.names then
-      row.exists = answer.names[row.name] ~= nil
-    elseif answer then
-      row.problem = answer.err
-    end
-    row.answer = nil
-  end
-  table.sort(rows, function(a, b)
-    return a.name < b.name
-  end)
-  return rows, problems
+  return setmetatable({
+    cfg = cfg, catalog = catalog, environments = envs,
+    inventory = inventory.new(cfg, catalog, envs),
+  }, leftovers)
 end
 
 ---@async
@@ -271,7 +113,7 @@ function leftovers:remove(row, force)
   end
   local function in_use()
     if row.kind == "keyed" then
-      return users_of(self, row.name) > 0
+      return self.inventory:users(row.name) > 0
     end
     return row.owner ~= "dead"
   end
@@ -298,7 +140,7 @@ local function verdict(self, row, now)
   elseif not row.record then
     return nil
   end
-  local living, dead = users_of(self, row.name)
+  local living, dead = self.inventory:users(row.name)
   if living == 0 and row.exists == false then
     return "forget"
   elseif living == 0 and row.idle and now - row.used > row.idle then
@@ -319,7 +161,10 @@ local function look_into(self, row)
   if not count then
     return nil, err
   end
-  local dead = row.kind == "keyed" and select(2, users_of(self, row.name)) or { row.record.engine }
+  local dead = { row.record.engine }
+  if row.kind == "keyed" then
+    dead = select(2, self.inventory:users(row.name))
+  end
   local settled = true
   for _, engine in ipairs(dead) do
     if row.exists ~= false and store:ended(row.name, engine) < SETTLED_SECONDS then
@@ -340,7 +185,7 @@ local function act(self, row, what)
     return look_into(self, row)
   end
   return remove(self, row, row.kind == "keyed" and function()
-    return users_of(self, row.name) == 0
+    return self.inventory:users(row.name) == 0
   end or nil)
 end
 
@@ -359,7 +204,7 @@ end
 ---@return farcall.Collected[]
 ---@return {where: string, err: farcall.Error}[] problems services that could not be asked
 function leftovers:collect(dry_run)
-  local rows, problems = self:known()
+  local rows, problems = self.inventory:known()
   local done, now = {}, system.time()
   for _, row in ipairs(rows) do
     local what = verdict(self, row, now)

@@ -14,7 +14,7 @@ local MODE_DIRECTORY, MODE_FILE = 448, 384 -- 0700, 0600
 local TRIES = 8
 -- Without a mark nobody can say whose a directory is; after a day it is nobody's.
 local UNMARKED_SECONDS = 86400
-local KINDS = { run = true, work = true }
+local KINDS = { run = true, work = true, sandbox = true }
 
 local function random_name(kind)
   return kind .. "-" .. system.random(5):gsub(".", function(char)
@@ -25,7 +25,7 @@ end
 ---A fresh directory RUNTIME_DIR/KIND-XXXXXXXXXX that only this user can enter.
 ---@param runtime_dir string
 ---@param owner? string the engine's identity; a new one of this process unless given
----@param kind? "run"|"work" run unless given
+---@param kind? "run"|"work"|"sandbox" run unless given
 ---@return string? path
 ---@return string? message
 ---@return string? code

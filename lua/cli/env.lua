@@ -68,7 +68,7 @@ end
 
 ---@async
 local function list(leftovers, ui)
-  local rows, problems = leftovers:known()
+  local rows, problems = leftovers.inventory:known()
   if ui.json then
     local all = {}
     for i, row in ipairs(rows) do
@@ -106,7 +106,7 @@ end
 
 ---@async
 local function remove(leftovers, names, force, ui)
-  local rows = leftovers:known()
+  local rows = leftovers.inventory:known()
   local results, failed = {}, false
   for i, name in ipairs(names) do
     local row, err = find(rows, name)
