@@ -44,7 +44,7 @@ sweep() {
 
 -- $1 mark, $2 seconds until it ends by itself or 0, $3 grace, $4 what standard input is: "data" for
 -- the program, or "life": words for the supervisor, whose end ends the tree; $5 the run's directory
--- or "-", which is removed at the end; $6 seconds in which its file beat must change; then the
+-- or "-", which is removed at the end; $6 seconds in which its file turn must change; then the
 -- program. Time is counted in sleeps, so that a clock may jump. Its own messages (dash tells who
 -- was killed) go nowhere.
 local SUPERVISE = SWEEP .. [=[
@@ -58,7 +58,7 @@ watch() {
     n=$((n + 1))
     [ "$dir" != - ] || continue
     new=
-    read -r new < "$dir/beat"
+    read -r new < "$dir/turn"
     if [ "$new" = "$beat" ]; then idle=$((idle + 1)); else idle=0 beat=$new; fi
     [ "$idle" -lt "$lease" ] || break
     [ $((n % 20)) -ne 0 ] || ring t
@@ -164,7 +164,7 @@ end
 ---@field grace number seconds between TERM and KILL
 ---@field deadline? number seconds until the tree is ended from over there
 ---@field dir? string directory of the run, removed at the end
----@field lease? number seconds in which the file beat in dir must change
+---@field lease? number seconds in which the file turn in dir must change
 
 ---The program under a supervisor.
 ---@param spec farcall.supervision.Spec

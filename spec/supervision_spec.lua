@@ -99,7 +99,11 @@ describe("supervision", function()
         dir = dir, lease = 2,
       }) }))
       local pid = first_line(process)
-      assert.is_true(alive(pid))
+      for turn = 2, 9 do
+        task.sleep(0.5)
+        helper.write(dir .. "/turn", turn .. "\n")
+        assert.is_true(alive(pid))
+      end
       assert.is_true(gone(pid))
       process:wait()
       assert.is_nil(fs.stat(dir))
