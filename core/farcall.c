@@ -24,10 +24,16 @@ struct embed_result {
 // Forks
 
 static atomic_uint generation;
+
+// Two engines that start at once would take the same signal for their watchdogs.
+static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void forked(void) {
   atomic_fetch_add_explicit(&generation, 1, memory_order_relaxed);
+  // Whoever held it is not in the child.
+  opening = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
 
 static void prepare(void) {
@@ -77,9 +83,6 @@ static int code_of(int failure) {
 }
 
 // Opening
-
-// Two engines that start at once would take the same signal for their watchdogs.
-static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 
 static int give_error(int code, const char *text, char *error, size_t size) {
   if (error != NULL && size > 0) {

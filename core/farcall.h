@@ -36,7 +36,8 @@
 //
 // Fork. A forked child has no engine: there every function on a handle of the parent returns
 // FARCALL_EFORK, and farcall_close and farcall_stop do nothing. The parent's handle is not harmed.
-// The child may exec, or open a handle of its own.
+// The child may exec, or open a handle of its own. What bypasses fork() (vfork, clone) is not
+// noticed.
 //
 // Errors are negative numbers of this list; farcall_strerror tells them in words.
 

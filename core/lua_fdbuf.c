@@ -212,8 +212,11 @@ static int fdbuf_lua_finish(lua_State *L) {
 
 static int fdbuf_lua_close(lua_State *L) {
   struct lua_fdbuf *self = check_self(L);
-  fdbuf_close(self->f);
-  keep(L, self);
+  // When a Lua state is closed, the process that has this stream may be collected after it.
+  if (self->f != NULL) {
+    fdbuf_close(self->f);
+    keep(L, self);
+  }
   return 0;
 }
 

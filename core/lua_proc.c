@@ -50,6 +50,7 @@ static struct child *check_open(lua_State *L) {
 }
 
 static void free_child(struct child *child) {
+  loop_child_stop(&child->watch); // of a loop that was closed before: its descriptor
   loop_drop(child->loop);
   free(child);
 }

@@ -157,6 +157,13 @@ static void describe(struct proc_failure *failure, const struct plan *plan) {
   snprintf(failure->what, sizeof failure->what, "%s%.200s%s", text, object, more);
 }
 
+#ifdef __SANITIZE_THREAD__
+// By its other name: ThreadSanitizer takes clone for a fork, and what the child does then for the
+// parent's, whose memory it shares.
+int __clone(int (*fn)(void *), void *stack, int flags, void *argument, ...);
+#define clone __clone
+#endif
+
 // Runs the plan. 0 and *pid, or -errno and no child.
 static int run_plan(struct plan *plan, pid_t *pid) {
   char *stack = mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE,

@@ -16,6 +16,10 @@ describe("the oneshot queue", function()
     assert.matches("exit 0\n$", run("stress_oneshot", 20000))
   end)
 
+  it("carries requests and results of an embedding program, stopped or not", function()
+    assert.matches("exit 0\n$", run("stress_handoff", 5000))
+  end)
+
   it("carries the completions of work", function()
     assert.matches("exit 0\n$", run("stress_work", 20))
   end)

@@ -1,0 +1,3 @@
+-- SPDX-License-Identifier: MIT
+-- For spec/stress/embed.c.
+backend_path { "backends" }
