@@ -24,6 +24,7 @@ Examples:
   farcall run -c 'from farcall import terminal; print(terminal("uptime")["output"])'
   farcall run --allow read_file,search_files --timeout 60 --json script.py
   farcall run -o cwd=/srv/data --policy budget:max_calls=10 script.py
+  farcall run -b box --key dev script.py             # in an environment that stays
 
 Exit code: the script's own; 2 usage; 124 timeout; 125 engine, backend or configuration; 126 refused
 by a policy; 130 interrupted.]]

@@ -11,8 +11,15 @@ local task = require("farcall.task")
 
 local FIXTURES = system.cwd() .. "/spec/fixtures/backends"
 
+-- In place of the real services, which others may use.
+local NO_SERVICE = [[
+return {
+  name = "none", summary = "nothing", api = 1, options = {}, caps = {}, open = function() end,
+}
+]]
+
 local CONFIG = [[
-backend_path { %q }
+backend_path { %q, %q }
 backend "box" { use = "dirbox", root = %q }
 ]]
 
@@ -24,7 +31,12 @@ local function start_home()
   home = cli.home()
   root = home.dir .. "/boxes"
   assert(fs.mkdir(root, 448))
-  home:write("config/farcall/config.lua", CONFIG:format(FIXTURES, root))
+  home:write("config/farcall/config.lua", CONFIG:format(FIXTURES, home.dir .. "/none", root))
+  for _, name in ipairs(fs.list("lua/backends")) do
+    if name ~= "local.lua" then
+      home:write("none/" .. name, NO_SERVICE)
+    end
+  end
 end
 
 local function boxes()
@@ -192,6 +204,26 @@ describe("farcall env", function()
     assert.matches("long", boxes()[1])
   end)
 
+  it("leaves one beyond its limit as long as an engine uses it", function()
+    task.run(function()
+      local running = home:start({
+        "run", "-b", "box", "--key", "dev", "-o", "idle=0s", "-c", SCRIPT,
+      })
+      assert(helper.eventually(function()
+        return table.concat(running.out):find("running")
+      end, 30))
+      local name = boxes()[1]
+      assert.equal("nothing is left over\n", cli.finish(home:start({ "env", "gc" })).err)
+      local refused = cli.finish(home:start({ "env", "rm", name }))
+      assert.equal(125, refused.code)
+      assert.matches("1 using it", cli.finish(home:start({ "env" })).out)
+      running.child:kill("TERM")
+      assert.equal(130, cli.finish(running).code)
+      local got = cli.finish(home:start({ "env", "gc" }))
+      assert.equal(name .. ": removed\n", got.out)
+    end)
+  end)
+
   it("forgets what has gone by itself", function()
     task.run(kill_engine)
     home:run({ "exec", "-b", "box", "--key", "dev", "--", "true" })
@@ -220,12 +252,13 @@ describe("farcall env", function()
 
   it("removes what can be, and tells of a backend that is gone", function()
     task.run(kill_engine)
-    home:write("config/farcall/config.lua", "")
+    home:write("config/farcall/config.lua", ("backend_path { %q }\n"):format(home.dir .. "/none"))
     local got = home:run({ "env", "gc" })
     assert.equal(125, got.code)
     assert.matches("backend dirbox", got.err)
     assert.equal(1, #boxes())
-    home:write("config/farcall/config.lua", ("backend_path { %q }\n"):format(FIXTURES))
+    home:write("config/farcall/config.lua", ("backend_path { %q, %q }\n"):format(FIXTURES,
+      home.dir .. "/none"))
     got = home:run({ "env", "gc" })
     assert.equal(0, got.code, got.err)
     assert.same({}, boxes())
