@@ -3,13 +3,16 @@
 // the script on the machine where the script runs:
 //
 //   farcall-supervisor --control FD [--level auto|pidns|cgroup|subreaper] [--grace-ms N]
-//     [--linger-ms N] [--deadline-ms N] [--rlimit NAME=N]... [--environ SIZE] [--cwd DIR]
-//     -- PROGRAM [ARG...]
+//     [--linger-ms N] [--deadline-ms N] [--rlimit NAME=N]... [--cwd DIR] [--environ SIZE]
+//     [--words SIZE] -- [PROGRAM [ARG...]]
 //
 // The script gets standard streams, working directory, variables, umask and further descriptors as
-// the supervisor got them, and a session of its own. Where a service in between has a way of its
-// own with variables and directories, --environ and --cwd take them as they are: the first SIZE
-// bytes from FD are then variables, NAME=VALUE and NUL each (arguments are for all users to see).
+// the supervisor got them, and a session of its own.
+//
+// Where a program in between has ways of its own with bytes, they come over FD, before all else:
+// --environ bytes of variables, NAME=VALUE and NUL each, then --words bytes of the program and its
+// arguments, with NUL after each. (What is on a command line is also for all users to see.)
+//
 // FD is a socket to the engine. Lines to the engine: `level NAME`, then `started PID` (as the
 // script sees it) or `exec-failed STAGE ERRNO`, then `deadline` when it passed, `exited CODE` or
 // `signalled N`, at last `gone` when nothing of the tree is left, or `left N` when N processes
@@ -82,7 +85,7 @@ struct options {
   struct start_rlimit rlimits[MAX_RLIMITS];
   size_t rlimit_count;
   const char *cwd; // or NULL
-  long environ_size;
+  long environ_size, words_size;
   char **argv;
 };
 
@@ -454,6 +457,7 @@ static bool parse_option(struct options *options, const char *name, const char *
   }
   long *number = strcmp(name, "--grace-ms") == 0      ? &options->grace_ms
                  : strcmp(name, "--environ") == 0     ? &options->environ_size
+                 : strcmp(name, "--words") == 0       ? &options->words_size
                  : strcmp(name, "--linger-ms") == 0   ? &options->linger_ms
                  : strcmp(name, "--deadline-ms") == 0 ? &options->deadline_ms
                                                       : NULL;
@@ -469,23 +473,49 @@ static bool parse(struct options *options, int argc, char **argv) {
     }
   }
   options->argv = argv + at + 1;
-  return at + 1 < argc && fcntl(options->control, F_SETFD, FD_CLOEXEC) == 0;
+  return (options->words_size > 0 ? at + 1 == argc : at + 1 < argc) &&
+         fcntl(options->control, F_SETFD, FD_CLOEXEC) == 0;
 }
 
-// Takes the variables that come first on the socket. False when the engine has died.
-static bool take_environ(int control, size_t size) {
-  // Kept to the end: the variables are these bytes.
+// Takes the next bytes from the socket; kept to the end. NULL: the engine has died.
+static char *take(int control, size_t size) {
   char *bytes = malloc(size + 1);
-  if (bytes == NULL || recv(control, bytes, size, MSG_WAITALL) != (ssize_t)size) {
+  if (bytes != NULL && recv(control, bytes, size, MSG_WAITALL) != (ssize_t)size) {
     free(bytes);
-    return false;
+    return NULL;
   }
-  bytes[size] = '\0';
-  for (size_t at = 0; at < size; at += strlen(bytes + at) + 1) {
+  if (bytes != NULL) {
+    bytes[size] = '\0';
+  }
+  return bytes;
+}
+
+static bool take_environ(const struct options *options) {
+  size_t size = (size_t)options->environ_size;
+  char *bytes = take(options->control, size);
+  for (size_t at = 0; bytes != NULL && at < size; at += strlen(bytes + at) + 1) {
     if (strchr(bytes + at, '=') == NULL || putenv(bytes + at) != 0) {
       return false;
     }
   }
+  return bytes != NULL;
+}
+
+static bool take_words(struct options *options) {
+  size_t size = (size_t)options->words_size;
+  char *bytes = take(options->control, size);
+  // No more words than bytes, and NULL.
+  char **words = calloc(size + 1, sizeof *words);
+  if (bytes == NULL || words == NULL) {
+    free(bytes);
+    free(words);
+    return false;
+  }
+  size_t count = 0;
+  for (size_t at = 0; at < size; at += strlen(bytes + at) + 1) {
+    words[count++] = bytes + at;
+  }
+  options->argv = words;
   return true;
 }
 
@@ -494,13 +524,15 @@ int main(int argc, char **argv) {
   if (!parse(&options, argc, argv)) {
     fputs("usage: farcall-supervisor --control FD [--level auto|pidns|cgroup|subreaper]\n"
           "         [--grace-ms N] [--linger-ms N] [--deadline-ms N] [--rlimit NAME=N]...\n"
-          "         [--environ SIZE] [--cwd DIR] -- PROGRAM [ARG...]\n",
+          "         [--cwd DIR] [--environ SIZE] [--words SIZE]\n"
+          "         -- [PROGRAM [ARG...]]\n",
           stderr);
     return 2;
   }
   // The script may run as the same user: it cannot attach to what is not dumpable.
   prctl(PR_SET_DUMPABLE, 0);
-  if (options.environ_size > 0 && !take_environ(options.control, (size_t)options.environ_size)) {
+  if ((options.environ_size > 0 && !take_environ(&options)) ||
+      (options.words_size > 0 && !take_words(&options))) {
     return 1;
   }
   bool run = false;

@@ -190,12 +190,16 @@ describe("supervisor", function()
     end
   end))
 
-  it("takes variables from the socket and enters a directory", helper.task(function()
+  it("takes variables and words from the socket and enters a directory", helper.task(function()
     local variables = "A=1 2\n$(id)\0PATH=/usr/bin:/bin\0B=\0BIG=" .. ("x"):rep(100000) .. "\0"
     local script = [[test "$A" = "1 2
 $(printf '$(id)')" && test "${B-no}" = "" && test ${#BIG} = 100000 && test "$PWD" = /usr]]
     local extra = { "--environ", tostring(#variables), "--cwd", "/usr" }
     local run = start("subreaper", script, extra, variables)
+    assert.same({ "level subreaper", "exited 0", "gone" }, run:finish())
+    local words = "test\0\255\1 a\0=\0\255\1 a\0"
+    extra = { "--environ", "4", "--words", tostring(#words) }
+    run = start("subreaper", {}, extra, "A=1\0" .. words)
     assert.same({ "level subreaper", "exited 0", "gone" }, run:finish())
     run = start("subreaper", { "true" }, { "--cwd", "/no/such" })
     assert.same({ "level subreaper", "exec-failed cwd 2", "gone" }, run:finish())
@@ -210,7 +214,8 @@ $(printf '$(id)')" && test "${B-no}" = "" && test ${#BIG} = 100000 && test "$PWD
       {}, { "--control", "3" }, { "--control", "3", "--" }, { "--control", "x", "--", "true" },
       { "--control", "9", "--", "true" }, { "--level", "best", "--", "true" },
       { "--rlimit", "fsize", "--", "true" }, { "--rlimit", "fize=1", "--", "true" },
-      { "--grace-ms", "-1", "--", "true" }, { "--what", "1", "--", "true" },
+      { "--grace-ms", "-1", "--", "true" }, { "--control", "2", "--words", "5", "--", "true" },
+      { "--what", "1", "--", "true" },
     }) do
       local status
       local child = assert(proc.spawn(task.loop(), {

@@ -173,17 +173,18 @@ function command.run(argv, environ, seconds)
   return text
 end
 
--- The line that says it: programs warn first and tell the worst last.
-local function worst_line(text)
-  local worst
+-- The line that says it: the first that the program itself calls fatal, else the last.
+local function telling_line(text)
+  local last
   for line in text:gsub("\27%[[%d;]*m", ""):gmatch("[^\r\n]+") do
     local said = line:match("^FATAL:%s+(.+)") or line:match("^Error: (.+)")
       or line:match("^bwrap: (.+)")
-    if said or not worst then
-      worst = said or line
+    if said then
+      return said
     end
+    last = line
   end
-  return worst
+  return last
 end
 
 ---What a program's refusal means.
@@ -193,10 +194,9 @@ end
 ---@return farcall.Error err
 ---@return boolean? gone
 function command.refusal(op, text, refusals)
-  local lower = text:lower()
-  local msg = worst_line(text) or "refused without a word"
+  local msg = telling_line(text) or "refused without a word"
   for _, refusal in ipairs(refusals) do
-    if lower:find(refusal[1]) then
+    if msg:lower():find(refusal[1]) then
       return errors.new(refusal[2], op, msg, { hint = refusal.hint }), refusal.gone
     end
   end
@@ -245,6 +245,13 @@ local function bare_spec(place, spec, cwd)
 end
 
 local function held_spec(place, spec, cwd)
+  for _, words in ipairs({ spec.argv or { spec.command }, spec.env or {} }) do
+    for _, word in pairs(words) do
+      if word:find("\0", 1, true) then
+        error("a word or variable of a command cannot hold a NUL byte", 3)
+      end
+    end
+  end
   return {
     prefix = place.prefix, supervisor = command.SUPERVISOR, inner_cwd = cwd,
     environ = block(place.variables, spec.env), argv = spec.argv or { "sh", "-c", spec.command },

@@ -286,6 +286,11 @@ function Process:kill(grace)
   end
 end
 
+-- The program as a supervisor behind a prefix takes it.
+local function words(spec)
+  return table.concat(spec.argv, "\0") .. "\0"
+end
+
 local function arguments(spec)
   local argv = {}
   local function add(...)
@@ -301,6 +306,9 @@ local function arguments(spec)
   if spec.environ then
     add("--environ", ("%d"):format(#spec.environ))
   end
+  if spec.prefix then
+    add("--words", ("%d"):format(#words(spec)))
+  end
   if spec.inner_cwd then
     add("--cwd", spec.inner_cwd)
   end
@@ -311,7 +319,7 @@ local function arguments(spec)
     add("--deadline-ms", ("%d"):format(math.max(1, spec.timeout * 1000)))
   end
   add("--")
-  for _, word in ipairs(spec.argv) do
+  for _, word in ipairs(spec.prefix and {} or spec.argv) do
     argv[#argv + 1] = word
   end
   return argv
@@ -348,9 +356,10 @@ end
 ---@field env string[] "NAME=value"
 ---@field cwd string
 ---@field stdin "pipe"|"null"
----@field prefix? string[] words of a program that starts the supervisor somewhere else, with fd 3
----@field environ? string "NAME=value\0"..., set by the supervisor: arguments are for all to see
----@field inner_cwd? string entered by the supervisor
+---@field prefix? string[] words of a program that starts the supervisor somewhere else, with fd 3;
+---argv and environ then go over that and not through it; they must not hold a NUL
+---@field environ? string "NAME=value\0"..., set by a supervisor behind a prefix
+---@field inner_cwd? string entered by a supervisor behind a prefix
 ---@field tree "auto"|"pidns"|"cgroup"|"subreaper"
 ---@field grace number seconds between TERM and KILL
 ---@field rlimits? table<string, number>
@@ -374,8 +383,8 @@ function supervised.start(spec)
     control:close()
     return nil, err
   end
-  if spec.environ then
-    control:write(spec.environ)
+  if spec.prefix then
+    control:write((spec.environ or "") .. words(spec))
   end
   local self = setmetatable({
     child = child, control = control, stdin = child:stdin(), grace = spec.grace,

@@ -6,7 +6,7 @@
 #   DIR/bin/apptainer   the program, for PATH
 #   DIR/debian.sif      an image file: Debian with python3
 #   DIR/debian          the same as a directory
-# It sees /tmp, /var/tmp and DIR of this machine; the rest is sid's.
+# It sees this machine's /tmp, /var/tmp and whatever of / does not belong to a system (/home, /srv).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 top=${FARCALL_TESTBED:-/var/tmp/farcall-testbed}
@@ -33,18 +33,15 @@ fi
 # shellcheck disable=SC2016 # for the shell in there
 PIVOT='
   set -e
-  root=$1 dir=$2
+  root=$1
   mount --bind "$root" "$root"
-  for place in dev proc sys tmp var/tmp; do
-    mount --rbind "/$place" "$root/$place"
+  for place in /*/ /var/tmp/; do
+    case $place in
+    /bin/ | /boot/ | /etc/ | /lib*/ | /lost+found/ | /run/ | /sbin/ | /usr/ | /var/) continue ;;
+    esac
+    mkdir -p "$root$place"
+    mount --rbind "$place" "$root$place"
   done
-  case $dir in
-  /tmp/* | /var/tmp/*) ;;
-  *)
-    mkdir -p "$root$dir"
-    mount --rbind "$dir" "$root$dir"
-    ;;
-  esac
   mkdir -p "$root/.outside"
   pivot_root "$root" "$root/.outside"
   cd /
@@ -57,7 +54,7 @@ if ! nsenter --mount="$dir/namespace/mnt" --wdns=/ /usr/bin/true 2>/dev/null 9>&
   umount "$dir/namespace/mnt" 2>/dev/null || true
   : >"$dir/namespace/mnt"
   unshare --mount="$dir/namespace/mnt" --propagation private \
-    sh -c "$PIVOT" sh "$dir/sid" "$dir" 9>&-
+    sh -c "$PIVOT" sh "$dir/sid" 9>&-
 fi
 
 cat >"$dir/bin/apptainer.new" <<END
@@ -65,6 +62,7 @@ cat >"$dir/bin/apptainer.new" <<END
 # Where root lacks CAP_SYS_RESOURCE (bit 24), Apptainer must not ask for it.
 caps=\$(sed -n 's/^CapBnd:[[:space:]]*/0x/p' /proc/self/status)
 [ \$((caps >> 24 & 1)) -eq 1 ] || export APPTAINER_DROP_CAPS=CAP_SYS_RESOURCE
+export APPTAINER_CONFIGDIR=$dir/config
 exec nsenter --mount=$dir/namespace/mnt --wdns=/ /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
   /usr/bin/apptainer "\$@"
 END

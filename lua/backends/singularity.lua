@@ -1,0 +1,264 @@
+-- SPDX-License-Identifier: MIT
+-- Instances of Apptainer or Singularity on this machine, from an image file, a directory or a URI.
+-- Nothing of the machine is inside but what is bound. In an instance that is only attached to there
+-- is no supervisor of ours: its execs are lines for sh, and the layer above kills what they leave.
+
+local cjson = require("cjson.safe")
+local command = require("farcall.clients.command")
+local errors = require("farcall.errors")
+local fs = require("farcall.core.fs")
+local task = require("farcall.task")
+
+local INSTALL = "install Apptainer or singularity-ce, or set the option program to where it is"
+local NO_CGROUPS = "limits need cgroups that this user may use: see docs/backends/singularity.md"
+local NO_NETWORK = "a network of its own needs root or `allow net users` in the configuration of "
+  .. "the program; leave the option network on"
+local REFUSALS = {
+  { "already exists", "denied" },
+  { "no instance found", "lost", gone = true, hint = "it was stopped from outside" },
+  { "cgroup", "unsupported", hint = NO_CGROUPS },
+  { "lookup .*no such host", "unavailable" },
+  { "unable to pull", "unavailable" },
+  { "unable to handle", "unavailable" },
+  { "no such file or directory", "not_found", hint = "see the options image, binds and overlay" },
+  { "image format not recognized", "config", hint = "not an image file or directory" },
+  { "network.*permi", "denied", hint = NO_NETWORK },
+  { "namespace.*not permitted", "denied", hint = "see docs/backends/singularity.md" },
+}
+-- Of the operator's variables what is about images and the set-up, not about what is bound.
+local SETUP = {
+  "CACHEDIR", "CONFIGDIR", "TMPDIR", "DROP_CAPS", "DOCKER_USERNAME", "DOCKER_PASSWORD",
+}
+local STOP_SECONDS = 60
+local MAX_ENVIRON = 1024 * 1024
+
+---@type farcall.Backend
+local backend = {
+  name = "singularity",
+  summary = "an instance of Apptainer or Singularity on this machine",
+  api = 1,
+  options = {
+    image = { type = "string", doc = "image file, directory or URI (docker://debian:12)" },
+    attach = { type = "string", doc = "name of a running instance to use instead" },
+    program = { type = "string", doc = "the program; apptainer or else singularity unless set" },
+    binds = { type = "list", doc = "of this machine, as PATH, PATH:THERE or PATH:THERE:ro" },
+    overlay = { type = "path", doc = "directory or image that keeps what is written; else lost" },
+    read_only = { type = "boolean", default = false, doc = "nothing but /tmp can be written" },
+    network = { type = "boolean", default = true, doc = "the network of this machine, or none" },
+    memory = { type = "size", doc = "largest memory of the instance" },
+    cpus = { type = "number", doc = "processors of the instance" },
+    env = { type = "map", doc = "variables to set" },
+    cwd = { type = "path", default = "/tmp", doc = "where commands start, inside" },
+    grace = { type = "seconds", default = 2, doc = "between TERM and KILL" },
+    start_timeout = {
+      type = "seconds", default = 600, doc = "for the start, in which an image may be fetched",
+    },
+  },
+  caps = command.CAPS,
+}
+
+function backend.check(options)
+  if (options.image == nil) == (options.attach == nil) then
+    return false, "one of image and attach is needed, and not both"
+  end
+  if options.overlay and options.read_only then
+    return false, "overlay and read_only exclude each other"
+  end
+  return true
+end
+
+---@class farcall.singularity.Client
+---@field program string
+---@field environ string[]
+
+local function client(options, ctx)
+  local names = options.program and { options.program } or { "apptainer", "singularity" }
+  local program, err = command.find(names, ctx.environ, INSTALL)
+  if not program then
+    return nil, err
+  end
+  local setup = {}
+  for _, name in ipairs(SETUP) do
+    table.insert(setup, "APPTAINER_" .. name)
+    table.insert(setup, "SINGULARITY_" .. name)
+  end
+  return { program = program, environ = command.environ(ctx.environ, setup) }
+end
+
+---@async
+local function call(self, op, seconds, ...)
+  local result, err = command.run({ self.program, "--silent", ... }, self.environ, seconds)
+  if result and result.exit_code ~= 0 then
+    err = command.refusal(op, result.stderr, REFUSALS)
+    err.code = result.stderr:lower():find("already exists") and "EEXIST" or err.code
+    return nil, err
+  end
+  return result, err
+end
+
+-- The instances of this user: name -> what the program tells of it.
+---@async
+local function instances(self)
+  local result, err = call(self, "list instances", STOP_SECONDS, "instance", "list", "--json")
+  if not result then
+    return nil, err
+  end
+  local document = cjson.decode(result.stdout)
+  if type(document) ~= "table" or type(document.instances) ~= "table" then
+    return nil, errors.new("protocol", "list instances", "the program's answer is not understood")
+  end
+  local found = {}
+  for _, entry in ipairs(document.instances) do
+    found[entry.instance] = entry
+  end
+  return found
+end
+
+---@async
+local function stop(self, name)
+  local found, err = instances(self)
+  if not found then
+    return nil, err
+  end
+  local entry = found[name]
+  if not entry then
+    return true
+  end
+  local stopped
+  stopped, err = call(self, "stop " .. name, STOP_SECONDS, "instance", "stop", "--force", name)
+  found = instances(self)
+  if not stopped and not (found and not found[name]) then
+    return nil, err
+  end
+  -- The program leaves them.
+  for _, log in ipairs({ "logOutPath", "logErrPath" }) do
+    if type(entry[log]) == "string" then
+      fs.unlink(entry[log])
+    end
+  end
+  return true
+end
+
+-- Labels travel as a variable of the instance, in words that no layer in between can mistake.
+local function encoded(labels)
+  return (cjson.encode(labels or {}):gsub(".", function(char)
+    return ("%02x"):format(char:byte())
+  end))
+end
+
+local function labels_of(entry)
+  local environ = fs.read(("/proc/%d/environ"):format(entry.pid), MAX_ENVIRON)
+  local hex = environ and environ:match('"FARCALL_LABELS":"(%x+)"')
+  local text = hex and hex:gsub("%x%x", function(digits)
+    return string.char(tonumber(digits, 16))
+  end)
+  return text and cjson.decode(text) or nil
+end
+
+---@async
+local function start(self, options, ctx)
+  local argv = {
+    "instance", "start", "--containall", "--no-home", "--cleanenv",
+    "--bind", ctx.supervisor .. ":" .. command.SUPERVISOR .. ":ro",
+  }
+  local function add(...)
+    for _, word in ipairs({ ... }) do
+      argv[#argv + 1] = word
+    end
+  end
+  for _, bind in ipairs(options.binds or {}) do
+    add("--bind", bind)
+  end
+  if options.overlay then
+    add("--overlay", options.overlay)
+  elseif not options.read_only then
+    add("--writable-tmpfs")
+  end
+  if not options.network then
+    add("--net", "--network", "none")
+  end
+  if options.memory then
+    add("--memory", ("%.0f"):format(options.memory))
+  end
+  if options.cpus then
+    add("--cpus", ("%g"):format(options.cpus))
+  end
+  add("--env", "FARCALL_LABELS=" .. encoded(ctx.labels), options.image, ctx.name)
+  local started, err = call(self, "start " .. options.image, options.start_timeout, unpack(argv))
+  if not started and err.code == "EEXIST" and ctx.key then
+    return true
+  end
+  return started, err
+end
+
+---@async
+---@param options table
+---@param ctx farcall.BackendContext
+---@return farcall.Env?
+---@return farcall.Error? err
+function backend.open(options, ctx)
+  local self, err = client(options, ctx)
+  if not self then
+    return nil, err
+  end
+  local name = options.attach or ctx.name
+  local found
+  found, err = instances(self)
+  if not found then
+    return nil, err
+  end
+  if options.attach and not found[name] then
+    return nil, errors.new("not_found", "attach " .. name, "no such instance is running",
+      { hint = "`apptainer instance list` shows them" })
+  elseif not options.attach and not (ctx.key and found[name]) then
+    local ok, started
+    ok, started, err = pcall(start, self, options, ctx)
+    if not ok then
+      task.shield(stop, self, name)
+      error(started, 0)
+    elseif not started then
+      return nil, err
+    end
+  end
+  local variables = command.variables(options, ctx)
+  variables.HOME = variables.HOME or "/tmp"
+  return command.env({
+    name = name, bare = options.attach ~= nil, cwd = options.cwd, grace = options.grace,
+    prefix = { self.program, "--silent", "exec", "--cleanenv", "instance://" .. name },
+    environ = self.environ, engine_supervisor = ctx.supervisor, variables = variables,
+    refusals = REFUSALS,
+    remove = not options.attach and not ctx.key and function()
+      stop(self, name)
+    end or nil,
+  })
+end
+
+---@async
+function backend.list(options, ctx)
+  local self, err = client(options, ctx)
+  local found
+  if self then
+    found, err = instances(self)
+  end
+  if not found then
+    return nil, err
+  end
+  local list = {}
+  for name, entry in pairs(found) do
+    if name:find("^farcall%-") then
+      list[#list + 1] = { name = name, labels = labels_of(entry) }
+    end
+  end
+  return list
+end
+
+---@async
+function backend.reap(name, options, ctx)
+  local self, err = client(options, ctx)
+  if not self then
+    return nil, err
+  end
+  return stop(self, name)
+end
+
+return backend
