@@ -149,14 +149,16 @@ function Env:start(spec)
   if self.closed then
     return nil, errors.new("unavailable", "docker", "the environment is closed")
   end
-  local process, err = docker_process.start(self.api, self.id, spec)
+  local process, err = docker_process.start(self.api, self.id, spec, function()
+    self.dead = true
+  end)
   if not process then
     return nil, in_use(self, err)
   end
   self.running[process] = true
-  process.on_lost = function()
-    self.dead = true
-  end
+  process:on_over(function()
+    self.running[process] = nil
+  end)
   return process
 end
 
@@ -172,7 +174,9 @@ function Env:close()
     return true
   end
   self.closed = true
-  for process in pairs(self.running) do
+  local running = self.running
+  self.running = {}
+  for process in pairs(running) do
     process:kill()
   end
   local ok, removed, err = true, true, nil
@@ -310,7 +314,7 @@ function backend.open(options, ctx)
   end
   return setmetatable({
     name = options.attach or ctx.name, caps = backend.caps, api = api, id = id, owned = owned,
-    running = setmetatable({}, { __mode = "k" }),
+    running = {},
   }, Env)
 end
 

@@ -20,7 +20,7 @@ local MAX_MESSAGE = 4096
 local MAX_ARGUMENT = 131071
 
 ---@class farcall.DockerProcess: farcall.Process
----@field on_lost? fun() the container is known to be gone
+---@field private on_lost fun()
 ---@field private api farcall.DockerApi
 ---@field private id string of the exec
 ---@field private container string
@@ -42,6 +42,16 @@ function Process:close_stdin()
   self.stream:finish()
 end
 
+---Calls fn once its connection is closed, at once if it is.
+---@param fn fun()
+function Process:on_over(fn)
+  if self.stream.over.is_set() then
+    fn()
+  else
+    self.stream.on_over = fn
+  end
+end
+
 ---Lets go of it. It may run on.
 function Process:kill()
   self.let_go = true
@@ -49,9 +59,7 @@ function Process:kill()
 end
 
 local function lost(self, msg, cause)
-  if self.on_lost then
-    self.on_lost()
-  end
+  self.on_lost()
   return nil, errors.new("lost", "exec", msg, { code = cause and cause.code, cause = cause })
 end
 
@@ -208,10 +216,11 @@ end
 ---@param api farcall.DockerApi
 ---@param container string id
 ---@param spec farcall.StartSpec
+---@param on_lost fun() the container is known to be gone
 ---@return farcall.DockerProcess?
 ---@return farcall.Error? err
 ---@nodiscard
-function docker_process.start(api, container, spec)
+function docker_process.start(api, container, spec, on_lost)
   local description, err = describe(spec)
   if not description then
     return nil, err
@@ -226,8 +235,9 @@ function docker_process.start(api, container, spec)
   if not stream then
     return nil, err
   end
-  local self = setmetatable({ api = api, id = id, container = container, stream = stream },
-    Process)
+  local self = setmetatable({
+    api = api, id = id, container = container, stream = stream, on_lost = on_lost,
+  }, Process)
   local bytes = spec.stdin ~= "pipe" and spec.stdin ~= "null" and spec.stdin or nil
   if bytes then
     task.spawn(function()

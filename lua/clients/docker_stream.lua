@@ -20,6 +20,7 @@ local MAX_IN = 256 * 1024
 
 ---@class farcall.DockerStream
 ---@field over any event: nothing more will come
+---@field on_over? fun() called once when that is so
 ---@field torn boolean it ended within a frame, or with something that is no frame
 ---@field private io any fdbuf, nil when closed
 local Stream = {}
@@ -60,9 +61,10 @@ local function pull(self, max)
   return nil
 end
 
+-- Nothing more will come; the daemon has closed its side, or what it says makes no sense.
 local function finish(self, torn)
   self.torn = self.torn or torn
-  self.over.set()
+  self:close()
   return nil
 end
 
@@ -181,6 +183,9 @@ function Stream:close()
     if wake then
       wake()
     end
+  end
+  if self.on_over then
+    self.on_over()
   end
 end
 
