@@ -16,50 +16,25 @@ local embed = {}
 ---@class farcall.Embed
 ---@field engine farcall.Engine
 ---@field requests table<number, farcall.Task> what runs, by id
----@field openers table<farcall.Task, true> environments that are being opened
 ---@field shells table<string, farcall.Shell>
----@field permits table<string, table> semaphores by kind of request
+---@field permits table<string, table> semaphores by kind of request or shell
+---@field max_running integer
 ---@field stopping boolean
 ---@field idle table event: stopped, and nothing is left
 ---@field closed table event: the last use of the handle
 local Embed = {}
 Embed.__index = Embed
 
----Opens the environment in a task that outlives the request: others may wait for the same one, and
----a cancelled request must not take it from them.
----@async
-local function opened(self, request)
-  local opener
-  opener = task.spawn(function()
-    local env, err = self.engine:environment(request.backend, request.options)
-    self.openers[opener or false] = nil
-    return env, err
-  end)
-  if not opener:done() then
-    self.openers[opener] = true
-  end
-  local ok, env, err = opener:join()
-  self.openers[opener] = nil
-  if not ok then
-    error(env, 0)
-  end
-  return env, err
-end
-
 local KINDS = {}
 
 ---@async
 function KINDS.oneshot(self, request)
-  local env, err = opened(self, request)
-  if not env then
-    return nil, err
-  end
   return self.engine:exec(request)
 end
 
 -- One shell for each backend with its options.
 local function shell_key(request)
-  local parts = { request.backend or "" }
+  local parts = { "shell " .. (request.backend or "") }
   for name, value in pairs(request.options or {}) do
     parts[#parts + 1] = ("%d:%s=%d:%s"):format(#name, name, #value, value)
   end
@@ -69,7 +44,7 @@ end
 
 ---@async
 function KINDS.shell(self, request)
-  local env, err = opened(self, request)
+  local env, err = self.engine:environment(request.backend, request.options)
   if not env then
     return nil, err
   end
@@ -95,15 +70,7 @@ end
 
 ---@async
 function KINDS.run(self, request)
-  local env, err = true, nil
-  if request.backend then
-    env, err = opened(self, request)
-  end
-  if not env then
-    return nil, err
-  end
-  local result
-  result, err = self.engine:run({
+  local result, err = self.engine:run({
     script = request.script, filename = request.filename, language = request.language,
     args = request.args, backend = request.backend, options = request.options, env = request.env,
     allow = request.allow, transport = request.transport, timeout = request.timeout,
@@ -151,20 +118,24 @@ local function finish(self, id, ...)
   end
 end
 
--- So many of a kind at a time. Commands of a shell have its queue.
+-- So many oneshots, and so many scripts, at a time; one command of each shell, in the order in
+-- which they came, also while its environment is only being opened.
+local function permits_for(self, request)
+  local name = request.kind == "shell" and shell_key(request) or request.kind
+  local permits = self.permits[name]
+  if not permits then
+    permits = task.semaphore(request.kind == "shell" and 1 or self.max_running)
+    self.permits[name] = permits
+  end
+  return permits
+end
+
 ---@async
 local function perform(self, request)
-  local permits = self.permits[request.kind]
-  if not permits then
-    return KINDS[request.kind](self, request)
-  end
+  local permits = permits_for(self, request)
   permits.acquire()
-  local ok, result, err = pcall(KINDS[request.kind], self, request)
-  permits.release()
-  if not ok then
-    error(result, 0)
-  end
-  return result, err
+  request.permits = permits
+  return KINDS[request.kind](self, request)
 end
 
 local function cancelled(self)
@@ -181,6 +152,10 @@ function EVENTS.request(self, id, request)
   local performing = task.spawn(perform, self, request)
   self.requests[id] = performing
   task.spawn(function()
+    performing:join()
+    if request.permits then
+      request.permits.release()
+    end
     finish(self, id, performing:join())
   end)
 end
@@ -197,9 +172,6 @@ function EVENTS.stop(self)
   local all = {}
   for _, performing in pairs(self.requests) do
     all[#all + 1] = performing
-  end
-  for opener in pairs(self.openers) do
-    all[#all + 1] = opener
   end
   for _, one in ipairs(all) do
     one:cancel(cancelled(self))
@@ -223,10 +195,8 @@ end
 ---@async
 local function serve(cfg, options)
   local self = setmetatable({
-    engine = Engine.new(cfg), requests = {}, openers = {}, shells = {}, stopping = false,
-    permits = {
-      oneshot = task.semaphore(options.max_running), run = task.semaphore(options.max_running),
-    },
+    engine = Engine.new(cfg), requests = {}, shells = {}, stopping = false,
+    permits = {}, max_running = options.max_running,
     idle = task.event(), closed = task.event(),
   }, Embed)
   local watch = assert(task.loop():watch(assert(native.pollfd()), "r", function()

@@ -3,6 +3,7 @@
 
 local build = require("spec.support.build")
 local child = require("spec.support.child")
+local docker = require("spec.support.docker")
 local ffi = require("ffi")
 local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
@@ -365,15 +366,41 @@ return {
     end)
   end)
 
+  -- The example with these backends, whose configuration is `config`; the first runs the script.
+  local function example(config, names)
+    local dir, environment = setting(config)
+    local text, code = run(environment, ("%s/examples/embed %s/config.lua %s")
+      :format(root, dir, table.concat(names, " ")))
+    assert.equal(("embed: %d oneshots from 8 threads on %d backends beside a script and %d shells: "
+      .. "0 wrong\n"):format(48 * #names, #names, #names), text)
+    assert.equal(0, code)
+  end
+
   it("serves eight threads beside a script and sleeping shells", function()
-    local dir, environment = setting([[
+    example([[
 backend "here" { use = "local", cwd = "/" }
 backend "own" { use = "local", own_cwd = true, tree = "subreaper" }
-]])
-    local text, code = run(environment, ("%s/examples/embed %s/config.lua here own")
-      :format(root, dir))
-    assert.equal("embed: 96 oneshots from 8 threads on 2 backends beside a script and 2 shells: "
-      .. "0 wrong\n", text)
-    assert.equal(0, code)
+]], { "here", "own" })
+  end)
+
+  it("keeps the order of a shell's commands while its environment is opened", function()
+    docker.setup()
+    local config = 'backend "box" { use = "docker", image = "farcall-spec/debian" }'
+    libfarcall.with({ config = config }, function(handle)
+      for i = 1, 6 do
+        assert(handle:shell({ backend = "box", command = ("x=${x}%d; echo $x"):format(i) }))
+      end
+      for i = 1, 6 do
+        assert.equal(("123456"):sub(1, i) .. "\n", handle:wait().out)
+      end
+    end)
+  end)
+
+  it("does so in containers", function()
+    docker.setup()
+    example([[
+backend "box" { use = "docker", image = "farcall-spec/debian" }
+backend "here" { use = "local" }
+]], { "box", "here" })
   end)
 end)
