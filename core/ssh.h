@@ -115,7 +115,11 @@ struct ssh_exit {
 // something else now, and when everything written has gone.
 typedef void (*ssh_channel_fn)(struct ssh_channel *channel, void *data);
 
-// A command for the user's shell. ERR_CLOSED when the connection is dead or does not serve yet.
+// libssh2 makes packets of at most 35,000 bytes less some (MAX_SSH_PACKET_LEN, transport.c).
+enum { SSH_COMMAND_MAX = 32768 };
+
+// A command for the user's shell. -E2BIG when it has more than SSH_COMMAND_MAX bytes; ERR_CLOSED
+// when the connection is dead or does not serve yet.
 int ssh_exec(struct ssh *ssh, const char *command, size_t size, ssh_channel_fn fn, void *data,
              struct ssh_channel **out);
 // Lets go; a channel that is open is closed in the background. fn is not called any more.
@@ -139,7 +143,8 @@ size_t ssh_channel_pending(const struct ssh_channel *channel);
 bool ssh_channel_has_dropped(const struct ssh_channel *channel);
 // Ends standard input after what is queued. Idempotent.
 void ssh_channel_finish(struct ssh_channel *channel);
-// Lets go of the command, which may run on. Idempotent.
+// Lets go of the command, which may run on: its output ends here, its exit is not told any more.
+// The server keeps the channel until the command ends or has read what it was sent. Idempotent.
 void ssh_channel_close(struct ssh_channel *channel);
 
 #endif

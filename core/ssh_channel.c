@@ -165,7 +165,7 @@ static void retire(struct ssh_channel *channel) {
 
 static void close_turn(struct ssh_channel *channel) {
   if (closed(channel)) {
-    finish(channel, "CLOSED", "the channel was closed");
+    finish(channel, NULL, NULL);
   }
 }
 
@@ -203,7 +203,7 @@ static void on_refused(struct ssh *ssh) {
     return;
   }
   if (channel->deaf) {
-    finish(channel, "CLOSED", "the channel was closed");
+    finish(channel, NULL, NULL);
     return;
   }
   // The server's limit: it counts channels that are closing, and may know more of them than we do.
@@ -454,6 +454,9 @@ int ssh_exec(struct ssh *ssh, const char *command, size_t size, ssh_channel_fn f
   if (ssh->fd < 0 || !ssh->serving || ssh->death.code != NULL) {
     return ERR_CLOSED;
   }
+  if (size > SSH_COMMAND_MAX) {
+    return -E2BIG;
+  }
   struct ssh_channel *channel = calloc(1, sizeof *channel);
   if (channel == NULL) {
     return -ENOMEM;
@@ -483,8 +486,11 @@ void ssh_channel_close(struct ssh_channel *channel) {
     return;
   }
   stop_input(channel);
+  if (channel->failure.code == NULL) {
+    ssh_set_failure(&channel->failure, "CLOSED", "the command was let go");
+  }
   if (channel->state == SSH_QUEUED) {
-    finish(channel, "CLOSED", "the channel was closed");
+    finish(channel, NULL, NULL);
   } else if (channel->state == SSH_RUNNING) {
     change(channel, SSH_CLOSING);
   }
@@ -536,6 +542,9 @@ int ssh_channel_read(struct ssh_channel *channel, void *bytes, size_t max, size_
                      int *stream) {
   if (channel->state == SSH_DONE) {
     return read_rest(channel, bytes, max, size, stream);
+  }
+  if (channel->state == SSH_CLOSING) {
+    return ERR_EOF;
   }
   // A read makes room for max bytes beyond the window.
   max = max < PIECE ? max : PIECE;

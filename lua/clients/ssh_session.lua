@@ -9,7 +9,8 @@ local ssh = require("farcall.core.ssh")
 local ssh_keys = require("farcall.clients.ssh_keys")
 local task = require("farcall.task")
 
-local ssh_session = {}
+-- max_command: bytes of a command (SSH_COMMAND_MAX in core/ssh.h).
+local ssh_session = { max_command = 32768 }
 
 local MAX_PIECE = 256 * 1024
 -- sshd ends the connection after MaxAuthTries (6) refused keys.
@@ -108,8 +109,10 @@ end
 ---@return {exit?: integer, signal?: integer, name?: string}? status
 ---@return farcall.Error? err
 function Process:wait()
-  while self.channel:state() ~= "done" do
+  local state = self.channel:state()
+  while state ~= "done" and state ~= "closing" do
     await_change(self)
+    state = self.channel:state()
   end
   local exit, second, third = self.channel:exit()
   if exit then
@@ -122,7 +125,7 @@ function Process:wait()
   return { signal = known and number or nil, name = second }
 end
 
----Lets go of the process, which may run on. Idempotent.
+---Lets go of the process, which may run on; wait() then fails with code CLOSED. Idempotent.
 function Process:kill()
   self.channel:close()
 end
@@ -147,7 +150,10 @@ Session.__index = Session
 ---@return farcall.Error? err
 function Session:start(spec)
   local channel, msg, code = self.connection:exec(spec.command)
-  if not channel then
+  if code == "E2BIG" then
+    return nil, errors.wrap(self.op, ("a command of %d bytes; libssh2 sends %d at most"):format(
+      #spec.command, ssh_session.max_command), code)
+  elseif not channel then
     return nil, errors.new("lost", self.op, msg, { code = code })
   end
   local self_process = setmetatable({ channel = channel, waiters = {}, op = self.op }, Process)
@@ -165,7 +171,7 @@ function Session:start(spec)
   end
   local _
   _, msg, code = channel:exit()
-  if msg and code and code ~= "EAGAIN" then
+  if code and code ~= "EAGAIN" then
     return nil, failure(self.op, msg, code)
   end
   local stdin = spec.stdin or "null"
