@@ -41,9 +41,7 @@ local function words(program, options, ctx, tmp)
     "--proc", "/proc", "--dev", "/dev", "--ro-bind", "/usr", "/usr",
   }
   local function add(...)
-    for _, word in ipairs({ ... }) do
-      argv[#argv + 1] = word
-    end
+    command.add(argv, ...)
   end
   if not options.network then
     add("--unshare-net")

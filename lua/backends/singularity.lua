@@ -162,9 +162,7 @@ local function start(self, options, ctx)
     "--bind", ctx.supervisor .. ":" .. command.SUPERVISOR .. ":ro",
   }
   local function add(...)
-    for _, word in ipairs({ ... }) do
-      argv[#argv + 1] = word
-    end
+    command.add(argv, ...)
   end
   for _, bind in ipairs(options.binds or {}) do
     add("--bind", bind)

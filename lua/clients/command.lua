@@ -46,6 +46,14 @@ local MAX_TEXT = 4 * 1024 * 1024
 ---of what the program says (in lower case) when it cannot do it; gone: the environment is dead
 ---@field remove? async fun() gives the environment back when it is closed
 
+---Puts words at the end of a command; nothing where one is nil or false.
+---@param words string[]
+function command.add(words, ...)
+  for i = 1, select("#", ...) do
+    words[#words + 1] = select(i, ...) or nil
+  end
+end
+
 ---Finds the program on the operator's PATH.
 ---@param names string[] the first that is there counts
 ---@param environ table<string, string>
