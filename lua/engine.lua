@@ -8,7 +8,6 @@ local environments = require("farcall.environments")
 local errors = require("farcall.errors")
 local journal = require("farcall.journal")
 local json = require("farcall.core.json")
-local leftovers = require("farcall.leftovers")
 local oneshot = require("farcall.oneshot")
 local policy = require("farcall.policy")
 local schema = require("farcall.schema")
@@ -289,7 +288,7 @@ end
 ---What engines have left behind, here and in environments, and how it is removed.
 ---@return farcall.Leftovers
 function engine:leftovers()
-  return leftovers.new(self.cfg, self.catalog, self.environments)
+  return require("farcall.leftovers").new(self.cfg, self.catalog, self.environments)
 end
 
 ---Ends every run that is under way.

@@ -130,7 +130,7 @@ end
 
 local DONE = {
   remove = "removed", forget = "forgotten, it was gone", directory = "removed",
-  sweep = "looked into, %d directories removed",
+  sweep = "looked into, directories removed: %d",
 }
 local WOULD = {
   remove = "would be removed", forget = "is gone, would be forgotten",

@@ -174,7 +174,7 @@ describe("farcall env", function()
     assert.same({ 0, "still here\n", "" }, { got.code, got.out, got.err })
     assert.same(names, boxes())
     settle()
-    assert.equal(names[1] .. ": looked into, 0 directories removed\n",
+    assert.equal(names[1] .. ": looked into, directories removed: 0\n",
       home:run({ "env", "gc" }).out)
     assert.equal("nothing is left over\n", home:run({ "env", "gc" }).err)
     assert.equal(0, home:run({ "env", "rm", names[1] }).code)
