@@ -27,5 +27,6 @@ build = {
     LUA_DIR = "$(LUADIR)",
     CMODULE_DIR = "$(LIBDIR)",
     SPECS = "OFF",
+    LIBRARY = "OFF",
   },
 }
