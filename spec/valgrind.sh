@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 build=${1:-build}
 [ $# -gt 0 ] && shift
 if [ $# -eq 0 ]; then
-  for name in json base64 atomicfile fs work; do
+  for name in json base64 atomicfile fs work http; do
     set -- "$@" "spec/core/${name}_spec.lua"
   done
 fi

@@ -99,9 +99,17 @@ local function exchange(self, op, method, path, options)
   return response
 end
 
--- A call whose answer is a document, or nothing. `expect` lists the statuses that mean success.
+-- A call whose answer is a document, or nothing. `expect` lists the statuses that mean success;
+-- `container` comes after /containers/ in the path.
 ---@async
 local function call(self, op, method, path, options)
+  if options.container then
+    -- What the daemon takes for one (its RestrictedNamePattern), so that no name is a path.
+    if not options.container:find("^[%w][%w_.%-]*$") then
+      return nil, errors.new("config", op, ("%q is no container's name"):format(options.container))
+    end
+    path = "/containers/" .. options.container .. path
+  end
   local response, err = exchange(self, op, method, "/v" .. self.version .. path, options)
   if not response then
     return nil, err
@@ -237,8 +245,8 @@ end
 ---@return boolean?
 ---@return farcall.Error? err
 function Api:start_container(id)
-  local doc, err = call(self, "start container", "POST", "/containers/" .. escape(id) .. "/start",
-    { again = true, expect = { [204] = "nothing", [304] = "nothing" } })
+  local doc, err = call(self, "start container", "POST", "/start",
+    { container = id, again = true, expect = { [204] = "nothing", [304] = "nothing" } })
   return doc and true, err
 end
 
@@ -267,8 +275,8 @@ end
 ---@nodiscard
 function Api:inspect_container(id)
   local op = "inspect container"
-  local doc, err = call(self, op, "GET", "/containers/" .. escape(id) .. "/json",
-    { again = true, expect = { [200] = true } })
+  local doc, err = call(self, op, "GET", "/json",
+    { container = id, again = true, expect = { [200] = true } })
   if not doc then
     return nil, err
   end
@@ -292,9 +300,8 @@ end
 ---@return boolean?
 ---@return farcall.Error? err
 function Api:remove_container(id)
-  local path = "/containers/" .. escape(id)
-  local doc, err = call(self, "remove container", "DELETE", path, {
-    again = true, query = { force = "1", v = "1" },
+  local doc, err = call(self, "remove container", "DELETE", "", {
+    container = id, again = true, query = { force = "1", v = "1" },
     expect = { [204] = "nothing", [200] = "nothing", [404] = "nothing" },
   })
   local patience = 0
@@ -346,8 +353,8 @@ end
 ---@nodiscard
 function Api:create_exec(container, description)
   local op = "exec"
-  local doc, err = call(self, op, "POST", "/containers/" .. escape(container) .. "/exec",
-    { body = description, expect = { [201] = true } })
+  local doc, err = call(self, op, "POST", "/exec",
+    { container = container, body = description, expect = { [201] = true } })
   if not doc then
     return nil, err
   end

@@ -288,7 +288,7 @@ describe("http", function()
     assert.equal("ENOENT", err.code)
   end))
 
-  describe("over TCP and TLS", function()
+  describe("over TCP and TLS #kill", function()
     local SERVER = [[
 import http.server, ssl, sys
 class Handler(http.server.BaseHTTPRequestHandler):
