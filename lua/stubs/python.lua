@@ -528,13 +528,15 @@ def read_reply(name):
 
 
 def wait_for_bell(name, bell):
+    poller = select.poll()  # select() knows no descriptor beyond 1023
+    poller.register(bell, select.POLLIN)
     while True:
         reply = read_reply(name)
         if reply is not None:
             return reply
         if not os.path.isdir(directory):
             return {"error": {"kind": "unknown", "message": "the run's directory is gone"}}
-        if select.select([bell], [], [], LOOK)[0]:
+        if poller.poll(LOOK * 1000):
             os.read(bell, 4096)
 
 

@@ -22,10 +22,13 @@ farcall_quote() {
     END { printf "\"" }'
 }
 
-# A subshell of its own, so that nothing of it is left in the script.
+# A subshell of its own, so that nothing of it is left in the script. What a script sets for itself
+# (-e, -u, IFS, exported names) holds no longer inside.
 call() (
+  set +aefuxC
+  unset IFS tool args word name value
   farcall_field=
-  if [ "$1" = -f ]; then
+  if [ "$1" = -f ] && [ $# -gt 1 ]; then
     farcall_field=$2
     shift 2
   fi

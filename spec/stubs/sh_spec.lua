@@ -6,7 +6,7 @@ local helper = require("spec.helper")
 local json = require("farcall.core.json")
 
 local TOOLS = { "cat", "env", "grep", "head", "mkdir", "mkfifo", "mv", "od", "rm", "sleep", "tail",
-  "wc", "base64", "setsid" }
+  "wc", "base64", "setsid", "tr" }
 
 -- A directory of programs: sh and awk are chosen, the rest is the system's, or all is busybox.
 local function programs(sh, awk, all)
@@ -113,6 +113,28 @@ exit 7
         assert.is_truthy(result.stderr:find('call: fail: it is "broken" [failed]', 1, true))
         assert.is_truthy(result.stderr:find("[not_found]", 1, true))
         assert.is_truthy(result.stderr:find("no field none", 1, true))
+      end)
+
+      it("is not led astray by what the script has set", function()
+        local result = sh(kind, [=[
+set -eu
+call echo text=options
+(set -f -C -a -x; call echo text=more) 2> /dev/null
+call > /dev/null 2>&1 || echo "status $?"
+call -f > /dev/null 2>&1 || echo "status $?"
+for IFS in "" , 0123456789abcdef '
+'; do
+  call echo text=IFS
+done
+export value args tool name word
+value=x
+call echo "text=$(head -c 200000 /dev/zero | tr '\000' a)" | wc -c
+trap 'echo left' EXIT
+call fail 2> /dev/null
+]=])
+        assert.equal("options\nmore\nstatus 2\nstatus 1\nIFS\nIFS\nIFS\nIFS\n200001\nleft\n",
+          result.output, result.stderr)
+        assert.equal(1, result.exit_code)
       end)
 
       it("carries large texts and calls in parallel", function()
