@@ -114,8 +114,8 @@ describe("environments in Docker", function()
     local row = environments()[1]
     assert.same({ "keyed", "stays", 0 }, { row.kind, row.key, row.users })
     -- As a run leaves it whose engine and supervisor were both killed.
-    docker(("exec %s sh -c 'mkdir /tmp/farcall-run-0 && touch -d \"1 hour ago\" /tmp/farcall-run-0'")
-      :format(row.name))
+    docker("exec " .. row.name .. " mkdir /tmp/farcall-run-0")
+    docker("exec " .. row.name .. " touch -d '1 hour ago' /tmp/farcall-run-0")
     local collected = home:run({ "env", "gc" })
     assert.equal(0, collected.code)
     assert.matches("looked into, directories removed: 1\n", collected.out)
