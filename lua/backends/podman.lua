@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- A container of Podman on this machine. (Podman's service behind a socket speaks Docker's
--- language: for that, and for containers that exist already, there is the backend docker.)
+-- A container of Podman on this machine: no capabilities, no new privileges, no network, bounded
+-- memory, processors and processes, unless told otherwise. (Podman's service behind a socket speaks
+-- Docker's language: for that, and for containers that exist already, there is the backend docker.)
 
 local cjson = require("cjson.safe")
 local command = require("farcall.clients.command")
@@ -16,6 +17,9 @@ local REFUSALS = {
   { "pinging container registry", "unavailable", hint = "the image is not here" },
 }
 
+-- Process 1 only has to stay and to reap.
+local STAY = [=[["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done"]]=]
+
 ---@type farcall.Backend
 local backend = {
   name = "podman",
@@ -26,8 +30,10 @@ local backend = {
     program = { type = "string", default = "podman", doc = "the program" },
     network = { type = "string", default = "none", doc = "none, host, or a network of Podman" },
     binds = { type = "list", doc = "of this machine, as PATH:THERE or PATH:THERE:ro" },
-    memory = { type = "size", doc = "largest memory of the container" },
-    cpus = { type = "number", doc = "processors of the container" },
+    memory = { type = "size", default = 2 * 2 ^ 30, doc = "memory and swap; 0: unbounded" },
+    cpus = { type = "number", default = 2, doc = "processors, in fractions too; 0: unbounded" },
+    pids = { type = "integer", default = 512, doc = "processes and threads; 0: unbounded" },
+    cap_add = { type = "list", doc = "capabilities to leave it; all others are dropped" },
     env = { type = "map", doc = "variables to set" },
     cwd = { type = "path", default = "/tmp", doc = "where commands start, inside" },
     grace = { type = "seconds", default = 2, doc = "between TERM and KILL" },
@@ -64,7 +70,9 @@ end
 local function start(options, ctx)
   local words = {
     "run", "--detach", "--name", ctx.name, "--network", options.network,
-    "--entrypoint", '["tail", "-f", "/dev/null"]',
+    "--cap-drop", "all", "--security-opt", "no-new-privileges",
+    "--pids-limit", ("%d"):format(options.pids), "--cpus", ("%g"):format(options.cpus),
+    "--entrypoint", STAY,
     "--volume", ctx.supervisor .. ":" .. command.SUPERVISOR .. ":ro",
   }
   for label, value in pairs(ctx.labels or {}) do
@@ -73,8 +81,13 @@ local function start(options, ctx)
   for _, bind in ipairs(options.binds or {}) do
     command.add(words, "--volume", bind)
   end
-  command.add(words, options.memory and ("--memory=%.0fb"):format(options.memory))
-  command.add(words, options.cpus and ("--cpus=%g"):format(options.cpus))
+  for _, capability in ipairs(options.cap_add or {}) do
+    command.add(words, "--cap-add", capability)
+  end
+  if options.memory > 0 then
+    local bytes = ("%.0fb"):format(options.memory)
+    command.add(words, "--memory", bytes, "--memory-swap", bytes)
+  end
   command.add(words, options.image)
   local made, err = podman(options, ctx, options.start_timeout, unpack(words))
   if err and err.msg:find("already in use", 1, true) and ctx.key then

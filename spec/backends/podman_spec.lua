@@ -57,6 +57,8 @@ describe("backend podman", function()
       assert.equal("text", (run(env, "cat /mnt/file")))
       assert.equal("268435456\n", (run(env, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes "
         .. "/sys/fs/cgroup/memory.max 2>/dev/null")))
+      assert.equal("CapEff:\t0000000000000000\n", (run(env, "grep CapEff /proc/self/status")))
+      assert.equal("NoNewPrivs:\t1\n", (run(env, "grep NoNewPrivs /proc/self/status")))
     end)
   end))
 
