@@ -32,13 +32,14 @@ function identity.start_of(pid)
 end
 
 -- Machine, boot and PID namespace of this process. Copies of one image have one machine id, and
--- many machines have one name: together they tell more.
+-- many machines have one name: together they tell more. Of one boot there is one machine, whatever
+-- it is called meanwhile.
 local function place()
   local machine = fs.read("/etc/machine-id", 256) or ""
-  local boot = fs.read("/proc/sys/kernel/random/boot_id", 256) or ""
+  local boot = fs.read("/proc/sys/kernel/random/boot_id", 256)
   local namespace = fs.readlink("/proc/self/ns/pid") or ""
   return sha256.hex(system.hostname() .. "\n" .. machine):sub(1, 12),
-    sha256.hex(boot):sub(1, 12), namespace:match("%d+") or "0"
+    boot and sha256.hex(boot):sub(1, 12) or "0", namespace:match("%d+") or "0"
 end
 
 ---A new word for an engine of this process: at most 63 of [a-z0-9-].
@@ -60,10 +61,10 @@ end
 function identity.state(word)
   local machine, boot, namespace, pid, start = tostring(word):match(PATTERN)
   local here_machine, here_boot, here_namespace = place()
-  if machine ~= here_machine then
+  if not machine or boot == "0" or here_boot == "0" then
     return "unknown"
   elseif boot ~= here_boot then
-    return "dead"
+    return machine == here_machine and "dead" or "unknown"
   elseif namespace ~= here_namespace then
     return "unknown"
   end

@@ -36,8 +36,13 @@ describe("an engine's identity", function()
     assert.equal("dead", identity.state(machine .. ("0"):rep(12) .. rest))
   end)
 
+  it("is the same when the machine gets another name", function()
+    assert.equal("alive", identity.state(("0"):rep(12) .. own:sub(13)))
+  end)
+
   it("does not judge what it cannot see", function()
-    assert.equal("unknown", identity.state(("0"):rep(12) .. own:sub(13)))
+    local elsewhere = ("0"):rep(12) .. "-" .. ("0"):rep(12)
+    assert.equal("unknown", identity.state(elsewhere .. own:sub(26)))
     local head, tail = own:match("^(%x+%-%x+%-)%d+(%-.*)$")
     assert.equal("unknown", identity.state(head .. "1" .. tail))
     for _, word in ipairs({ "", "1234", "-", own .. "-", "../../etc" }) do
