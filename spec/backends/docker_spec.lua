@@ -294,6 +294,56 @@ describe("backend docker", function()
     end))
   end)
 
+  for what, signal in pairs({ ["is restarted"] = "TERM", ["dies"] = "KILL" }) do
+    it("says lost when the engine " .. what .. " in the middle of an exec", helper.task(function()
+      local engine = docker.own()
+      local own = { image = BUSYBOX, socket = engine.socket }
+      local ok, failure = pcall(function()
+        local name = unique()
+        local env = assert(open(own, context(name, "key")))
+        local process = assert(env:start({ argv = { "sleep", "1000" }, stdin = "pipe" }))
+        local waiter = task.spawn(process.wait, process)
+        engine.stop(signal)
+        local _, status, err = waiter:join()
+        assert.is_nil(status)
+        assert.equal("lost", err.kind)
+        assert.is_false(env:alive())
+        local none
+        none, err = env:start({ argv = { "true" } })
+        assert.is_nil(none)
+        assert.equal("unavailable", err.kind)
+        assert.is_true(env:close())
+        engine.start()
+        -- The same environment again: started anew.
+        env = assert(open(own, context(name, "key")))
+        assert.equal("ok\n", (run(env, "echo ok")))
+        env:close()
+      end)
+      engine.close()
+      if not ok then
+        error(failure, 0)
+      end
+    end))
+  end
+
+  it("says what it could not remove", helper.task(function()
+    local engine = docker.own()
+    local own = { image = BUSYBOX, socket = engine.socket }
+    local ok, failure = pcall(function()
+      local env = assert(open(own))
+      engine.stop("TERM")
+      local none, err = env:close()
+      assert.is_nil(none)
+      assert.equal("unavailable", err.kind)
+      engine.start()
+      assert.is_true(backend.reap(env.name, options(own), context()))
+    end)
+    engine.close()
+    if not ok then
+      error(failure, 0)
+    end
+  end))
+
   describe("hardening", function()
     it("leaves no capabilities and no way to more", with({}, function(env)
       local out = run(env, "grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status")

@@ -27,6 +27,58 @@ function docker.cli(line)
   return (output:gsub("%s+$", "")), status == "0"
 end
 
+-- In a network namespace of its own: a second daemon would take the first one's bridge down.
+local OWN = [[
+setsid unshare -n dockerd -H unix://%s/socket --data-root %s/data --exec-root %s/exec \
+  --pidfile %s/pid --bridge none --iptables=false --ip-masq=false >>%s/log 2>&1 </dev/null &
+pid=$!
+i=0
+until docker -H unix://%s/socket version >/dev/null 2>&1; do
+  i=$((i + 1))
+  [ "$i" -lt 300 ] || { tail %s/log >&2; exit 1; }
+  sleep 0.1
+done
+echo "$pid"
+]]
+
+---A daemon of the specs' own, which may be killed: others use the ordinary one meanwhile. It has
+---the image farcall-spec/busybox and no networks.
+---@return {socket: string, start: function, stop: fun(signal: string), close: function}
+function docker.own()
+  local pipe = assert(io.popen("mktemp -d /var/tmp/farcall-dockerd-XXXXXX"))
+  local dir = pipe:read("*l")
+  pipe:close()
+  local self, pid = { socket = dir .. "/socket" }, nil
+
+  function self.start()
+    local start = assert(io.popen((OWN:gsub("%%s", dir))))
+    pid = assert(tonumber(start:read("*l")), "dockerd did not start")
+    start:close()
+  end
+
+  ---Returns when it is gone; its containers may be left, if it was killed.
+  function self.stop(signal)
+    assert(os.execute(("kill -%s %d; while kill -0 %d 2>/dev/null; do sleep 0.05; done")
+      :format(signal, pid, pid)) == 0)
+  end
+
+  function self.close()
+    os.execute(("docker -H unix://%s ps -aq | xargs -r docker -H unix://%s rm -f >/dev/null")
+      :format(self.socket, self.socket))
+    self.stop("TERM")
+    -- A daemon that was killed left mounts.
+    os.execute(("awk '$2 ~ \"^%s\" { print $2 }' /proc/mounts | sort -r | xargs -r -n1 umount -l")
+      :format(dir))
+    os.execute("rm -rf " .. dir)
+  end
+
+  self.start()
+  local testbed = os.getenv("FARCALL_TESTBED") or "/var/tmp/farcall-testbed"
+  assert(os.execute(("docker -H unix://%s import %s/busybox.tar farcall-spec/busybox >/dev/null")
+    :format(self.socket, testbed)) == 0)
+  return self
+end
+
 ---@return boolean
 function docker.exists(name)
   return select(2, docker.cli("container inspect " .. name))
