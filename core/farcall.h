@@ -39,6 +39,10 @@
 // The child may exec, or open a handle of its own. What bypasses fork() (vfork, clone) is not
 // noticed.
 //
+// Loading. The library stays when it is closed by dlclose. When it was opened as a plugin, the
+// names of LuaJIT become visible to the rest of the program, because Lua's own modules look for
+// them there; a program that has another Lua among its visible names cannot use this library.
+//
 // Errors are negative numbers of this list; farcall_strerror tells them in words.
 
 #include <stdbool.h>

@@ -3,6 +3,7 @@
 // this file as the module farcall.core.embed. When Lua fails, which is a bug, the thread stays and
 // answers every request with that.
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <lauxlib.h>
 #include <lua.h>
@@ -278,8 +279,25 @@ static void serve_failures(struct farcall *handle, const char *message) {
   }
 }
 
+// Modules such as lua-cjson take the names of Lua for granted. In a program they are there; when
+// this library was loaded as a plugin, by dlopen without RTLD_GLOBAL, LuaJIT is seen by nobody
+// else.
+static void show_lua(void) {
+  union {
+    lua_State *(*function)(lua_Alloc, void *);
+    void *address;
+  } lua = {.function = lua_newstate};
+  Dl_info info;
+  if (dladdr(lua.address, &info) != 0 && info.dli_fname != NULL) {
+    dlopen(info.dli_fname, RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD); // for good
+  }
+}
+
+static pthread_once_t shown = PTHREAD_ONCE_INIT;
+
 void *embed_serve(void *argument) {
   struct farcall *handle = argument;
+  pthread_once(&shown, show_lua);
   lua_State *L = lua_tree_open(handle->tree);
   if (L == NULL) {
     embed_opened(handle, FARCALL_ENOMEM, farcall_strerror(FARCALL_ENOMEM));

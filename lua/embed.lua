@@ -152,11 +152,11 @@ function EVENTS.request(self, id, request)
   local performing = task.spawn(perform, self, request)
   self.requests[id] = performing
   task.spawn(function()
-    performing:join()
+    finish(self, id, performing:join())
+    -- Only now: who gets it may be done before this returns.
     if request.permits then
       request.permits.release()
     end
-    finish(self, id, performing:join())
   end)
 end
 

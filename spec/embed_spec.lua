@@ -259,6 +259,13 @@ describe("libfarcall", function()
       assert.same({ 4, true }, { result.exit_code, result.restarted })
       assert(handle:shell({ command = "echo [$x]" }))
       assert.equal("[]\n", handle:wait().out)
+      for i = 1, 300 do
+        assert(handle:shell({ command = "echo " .. i, user = i }))
+      end
+      for i = 1, 300 do
+        result = handle:wait()
+        assert.same({ i, i .. "\n" }, { result.user, result.out })
+      end
     end)
   end)
 
@@ -402,5 +409,28 @@ backend "own" { use = "local", own_cwd = true, tree = "subreaper" }
 backend "box" { use = "docker", image = "farcall-spec/debian" }
 backend "here" { use = "local" }
 ]], { "box", "here" })
+  end)
+
+  it("works as a plugin, with backends that load modules", function()
+    -- A sanitizer must be there before the program: the preloaded one is.
+    local sanitizers = helper.read(build.dir .. "/CMakeCache.txt"):match("\nSANITIZE:[^=]*=(%S+)")
+    local preload = sanitizers and "ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$(cc "
+      .. "-print-file-name=libasan.so) " or ""
+    docker.setup()
+    local dir, environment = setting(
+      'backend "box" { use = "docker", image = "farcall-spec/debian" }')
+    local text, code = run(environment, ("%spython3 spec/support/plugin.py %s/libfarcall.so "
+      .. "%s/config.lua box 'echo from a plugin'"):format(preload, root, dir))
+    assert.equal("from a plugin\n", text)
+    assert.equal(0, code)
+  end)
+
+  it("has no mutex where requests go in and results come out", function()
+    for _, path in ipairs({ "core/handoff.c", "core/oneshot.c", "core/request.c" }) do
+      assert.is_nil(helper.read(path):find("pthread_mutex", 1, true), path)
+    end
+    for name in helper.read("core/farcall.c"):gmatch("pthread_mutex_lock%((.-)%)") do
+      assert.equal("&opening", name)
+    end
   end)
 end)
