@@ -2,6 +2,7 @@
 -- What engines have left behind, environments and directories on this machine: one is removed on
 -- request, all of dead engines are collected.
 
+local environments = require("farcall.environments")
 local errors = require("farcall.errors")
 local identity = require("farcall.identity")
 local inventory = require("farcall.inventory")
@@ -16,6 +17,7 @@ local task = require("farcall.task")
 ---@field private catalog farcall.Catalog
 ---@field private environments farcall.Environments
 ---@field inventory farcall.Inventory
+---@field private swept table<string, {err?: farcall.Error}> places that have been looked into
 local leftovers = {}
 leftovers.__index = leftovers
 
@@ -30,7 +32,7 @@ local SETTLED_SECONDS = 180
 ---@return farcall.Leftovers
 function leftovers.new(cfg, catalog, envs)
   return setmetatable({
-    cfg = cfg, catalog = catalog, environments = envs,
+    cfg = cfg, catalog = catalog, environments = envs, swept = {},
     inventory = inventory.new(cfg, catalog, envs),
   }, leftovers)
 end
@@ -80,9 +82,19 @@ local function remove(self, row, still)
   return done, failure
 end
 
--- Opens an environment that is not ours alone, and removes what dead engines have left in it.
 ---@async
-local function sweep(self, row)
+local function sweep(self, where)
+  local env, err = self.environments:get(where)
+  if not env then
+    return nil, err
+  end
+  return supervision.sweep(env)
+end
+
+-- Opens an environment that is not ours alone, and removes what dead engines have left in it: once,
+-- however many records tell of it.
+---@async
+local function sweep_once(self, row)
   if not row.where then
     return nil, row.problem
   end
@@ -90,12 +102,15 @@ local function sweep(self, row)
   if not where then
     return nil, err
   end
-  local env
-  env, err = self.environments:get(where)
-  if not env then
-    return nil, err
+  local which = environments.fingerprint(where)
+  local before = self.swept[which]
+  if not before then
+    local count
+    count, err = sweep(self, where)
+    self.swept[which] = { err = err }
+    return count, err
   end
-  return supervision.sweep(env)
+  return not before.err and 0 or nil, before.err
 end
 
 ---Removes one, as `farcall env rm` asks.
@@ -156,7 +171,7 @@ local function look_into(self, row)
   local store = self.environments.records
   local count, err = 0, nil
   if row.exists ~= false then
-    count, err = sweep(self, row)
+    count, err = sweep_once(self, row)
   end
   if not count then
     return nil, err

@@ -268,7 +268,12 @@ describe("farcall env", function()
     task.run(function()
       home:write("boxes/theirs/keeper", tostring(system.pid()))
       kill_engine({ "-o", "attach=theirs" })
+      kill_engine({ "-o", "attach=theirs" })
     end)
+    assert.equal(2, #environments())
+    local before = #fs.list(root)
+    home:run({ "env", "gc" })
+    assert.equal(before + 1, #fs.list(root), "it is opened once for both")
     local row = environments()[1]
     assert.same({ "visited", "dead" }, { row.kind, row.owner })
     for _ = 1, 2 do
