@@ -52,7 +52,7 @@ lint: ## luacheck, clang-tidy, clang-format, shellcheck
 	@sh spec/lint.sh
 
 format: ## lay the C code out
-	@clang-format -i core/*.[ch] runner/*.[ch] fuzz/*.c bench/*.c
+	@clang-format -i core/*.[ch] examples/*.c runner/*.[ch] fuzz/*.c bench/*.c
 
 install: build ## install to PREFIX, /usr/local by default
 	@cmake --install $(BUILD) --prefix $(PREFIX)

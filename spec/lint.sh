@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 luacheck -q lua spec bench examples
-find core runner fuzz bench spec -name '*.[ch]' -print0 | xargs -0 clang-format --dry-run -Werror
+find core examples runner fuzz bench spec -name '*.[ch]' -print0 | xargs -0 clang-format --dry-run -Werror
 find . -path './build*' -prune -o -name '*.sh' -print0 | xargs -0 shellcheck
 shellcheck .ci/run
 cmake -S . -B build-lint -DCMAKE_C_FLAGS=-Werror >/dev/null
