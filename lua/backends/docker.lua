@@ -190,17 +190,6 @@ function Env:close()
   return removed, err
 end
 
--- Starts what was created. An engine without docker-init says so only now.
----@async
-local function start(api, id)
-  local ok, err = api:start_container(id)
-  if ok then
-    return true
-  end
-  return nil, err, err.msg:find("docker-init", 1, true) ~= nil or err.msg:find("catatonit", 1, true)
-    ~= nil
-end
-
 ---@async
 local function create(api, options, ctx, init)
   local id, err = api:create_container(ctx.name, describe(options, ctx.labels or {}, init))
@@ -215,21 +204,32 @@ local function create(api, options, ctx, init)
 end
 
 ---@async
-local function make(api, options, ctx)
-  for _, init in ipairs({ true, false }) do
-    local id, err = create(api, options, ctx, init)
-    if not id then
-      return nil, err
-    end
-    local ok, failure, no_init = start(api, id)
-    if ok then
-      return id
-    end
-    task.shield(api.remove_container, api, id)
-    if not no_init then
-      return nil, failure
-    end
+local function create_and_start(api, options, ctx, init)
+  local id, err = create(api, options, ctx, init)
+  if not id then
+    return nil, err
   end
+  local ok
+  ok, err = api:start_container(id)
+  if not ok then
+    task.shield(api.remove_container, api, id)
+    return nil, err
+  end
+  return id
+end
+
+-- What engines say that have no program for process 1: Docker at the start, Podman before it.
+local function lacks_init(err)
+  return err.msg:find("docker-init", 1, true) or err.msg:find("container-init", 1, true)
+end
+
+---@async
+local function make(api, options, ctx)
+  local id, err = create_and_start(api, options, ctx, true)
+  if not id and lacks_init(err) then
+    id, err = create_and_start(api, options, ctx, false)
+  end
+  return id, err
 end
 
 -- The container of a key: whoever creates its name first has made it, everybody starts it.
@@ -244,7 +244,7 @@ local function share(api, options, ctx)
       end
       local ok = container.running
       if not ok then
-        ok, err = start(api, container.id)
+        ok, err = api:start_container(container.id)
       end
       if ok then
         return container.id

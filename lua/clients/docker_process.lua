@@ -155,7 +155,7 @@ local function confirm(self, op)
     local state, err = self.api:inspect_exec(self.id)
     if not state then
       return nil, errors.new("lost", op, err.msg, { code = err.code, cause = err })
-    elseif state.pid > 0 then
+    elseif state.pid > 0 or state.exit_code == 0 then
       return true
     elseif not state.running then
       return nil, start_failure(self, op)

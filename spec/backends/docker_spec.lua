@@ -507,6 +507,75 @@ describe("backend docker", function()
     end))
   end)
 
+  describe("with Podman's service", function()
+    local pipe = assert(io.popen("sh spec/testbed/podman.sh"))
+    local own = {
+      socket = pipe:read("*l") .. "/podman.sock", image = "localhost/" .. DEBIAN,
+    }
+    pipe:close()
+
+    local function with_podman(fn)
+      return helper.task(function()
+        local env = assert(open(own))
+        local ok, failure = pcall(fn, env)
+        local closed, err = env:close()
+        if not ok then
+          error(failure, 0)
+        end
+        assert.is_nil(err)
+        assert.is_true(closed)
+      end)
+    end
+
+    it("runs commands", with_podman(function(env)
+      for _, code in ipairs({ 0, 1, 126, 127, 255 }) do
+        local out, err, status = run(env, "echo out; echo err >&2; exit " .. code)
+        assert.same({ "out\n", "err\n", { exit = code } }, { out, err, status })
+      end
+      local bytes = every_byte():rep(4096)
+      local out, err, status = run(env, { argv = { "cat" }, stdin = bytes })
+      assert.is_true(out == bytes)
+      assert.same({ "", { exit = 0 } }, { err, status })
+      out = run(env, { argv = { "sh", "-c", "echo $A; pwd" }, env = { A = "b" }, cwd = "/usr" })
+      assert.equal("b\n/usr\n", out)
+      assert.is_truthy(run(env, "grep CapBnd /proc/self/status"):find("0000000000000000", 1, true))
+    end))
+
+    it("says what cannot be started", with_podman(function(env)
+      for _ = 1, 3 do
+        local none, err = env:start({ argv = { "no-such-program" } })
+        assert.is_nil(none)
+        assert.same({ "not_found", "ENOENT" }, { err.kind, err.code })
+      end
+      assert.is_true(env:alive())
+    end))
+
+    it("says lost when the container goes", with_podman(function(env)
+      local process = assert(env:start({ argv = { "sleep", "1000" } }))
+      assert.is_true(backend.reap(env.name, options(own), context()))
+      local _, _, status, err = drain(process)
+      assert.is_nil(status)
+      assert.equal("lost", err.kind)
+      assert.is_false(env:alive())
+    end))
+
+    it("shares what has a key, and lists it", helper.task(function()
+      local name = unique()
+      for i = 1, 2 do
+        local env = assert(open(own, context(name, "shared")))
+        assert.equal(i .. "\n", (run(env, "echo x >> /tmp/n; wc -l < /tmp/n")))
+        env:close()
+      end
+      local found
+      for _, item in ipairs(assert(backend.list(options(own), context()))) do
+        found = found or item.name == name
+      end
+      assert.is_true(found)
+      assert.is_true(backend.reap(name, options(own), context()))
+      assert.equal("not_found", refused({ socket = own.socket, image = "no-such" }).kind)
+    end))
+  end)
+
   it("leaves nothing when opened and closed again and again", helper.task(function()
     for _ = 1, 5 do
       local env = assert(open({ image = BUSYBOX }))
