@@ -25,6 +25,7 @@ struct farcall {
   char tree[PATH_MAX];
   sem_t opened;
   bool has_opened; // the engine's thread has said how it went
+  bool has_closed; // it has taken HANDOFF_CLOSE
   int code;        // of farcall_open
   char error[1024];
 };

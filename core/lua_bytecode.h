@@ -10,7 +10,7 @@
 //   the modules' bytecode in the same order, each without the name of its chunk
 //
 // A source that is newer than this file is used in its place, so that nobody who edits one has to
-// build. Only the program calls this, once, before it requires anything.
+// build. lua_tree_open calls this, once for a state, before anything is required.
 
 #include <lua.h>
 #include <stdbool.h>

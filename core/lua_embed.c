@@ -126,10 +126,12 @@ static void push_request(lua_State *L, const struct request *request) {
 // take() -> "request", id, table; "cancel", id; "stop"; "close"; or nothing.
 static int l_take(lua_State *L) {
   static const char *const NAMES[] = {NULL, "request", "cancel", "stop", "close"};
-  struct handoff_event event = handoff_take(handle_of(L)->handoff);
+  struct farcall *handle = handle_of(L);
+  struct handoff_event event = handoff_take(handle->handoff);
   if (event.what == HANDOFF_NOTHING) {
     return 0;
   }
+  handle->has_closed = handle->has_closed || event.what == HANDOFF_CLOSE;
   lua_pushstring(L, NAMES[event.what]);
   lua_pushnumber(L, (lua_Number)event.id);
   if (event.what != HANDOFF_REQUEST) {
@@ -267,6 +269,9 @@ static void serve_failures(struct farcall *handle, const char *message) {
     } else if (event.what == HANDOFF_REQUEST) {
       fail(handle, event.id, message);
     } else if (event.what == HANDOFF_NOTHING) {
+      if (handle->has_closed) {
+        return; // Lua failed while it was closing
+      }
       if (!ended && handoff_unfinished(handle->handoff) == 0) {
         handoff_end(handle->handoff);
         ended = true;

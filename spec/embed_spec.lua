@@ -373,6 +373,32 @@ return {
     end)
   end)
 
+  it("closes even when an environment cannot", function()
+    local plugins = helper.scratch()
+    helper.write(plugins .. "/stuck.lua", [[
+return {
+  name = "stuck", summary = "does not close", api = 1, options = {}, caps = {},
+  open = function()
+    return {
+      caps = { kill = "native" },
+      exec = function() return { exit_code = 0, stdout = "here", stderr = "" } end,
+      close = function() error("boom") end,
+    }
+  end,
+}]])
+    local config = ('backend_path { %q }'):format(plugins)
+    for _, first in ipairs({ "stop", "close" }) do
+      libfarcall.with({ config = config }, function(handle)
+        assert(handle:oneshot({ backend = "stuck", command = "true" }))
+        assert.equal("here", handle:wait().out)
+        handle[first](handle)
+        if first == "stop" then
+          assert.same({ nil, ECLOSED }, { handle:wait() })
+        end
+      end)
+    end
+  end)
+
   -- The example with these backends, whose configuration is `config`; the first runs the script.
   local function example(config, names)
     local dir, environment = setting(config)
