@@ -5,6 +5,7 @@
 local command = require("farcall.clients.command")
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
+local rundir = require("farcall.rundir")
 
 local NO_NAMESPACES = "user namespaces are not permitted here: see docs/backends/bubblewrap.md"
 local REFUSALS = {
@@ -16,7 +17,8 @@ local REFUSALS = {
 
 -- What programs look for in /etc; the rest of it is the machine's own business.
 local ETC = [[alternatives group hosts ld.so.cache ld.so.conf ld.so.conf.d localtime mime.types
-  nsswitch.conf passwd protocols resolv.conf services ssl/certs ssl/openssl.cnf terminfo]]
+  nsswitch.conf os-release passwd protocols resolv.conf services ssl/certs ssl/openssl.cnf
+  terminfo]]
 
 ---@type farcall.Backend
 local backend = {
@@ -72,12 +74,12 @@ function backend.open(options, ctx)
   if not program then
     return nil, err
   end
-  local tmp, msg, code = fs.mkdtemp((ctx.runtime_dir or "/tmp") .. "/sandbox-")
+  local tmp, msg, code = rundir.create(ctx.runtime_dir, ctx.engine, "sandbox")
   if not tmp then
     return nil, errors.wrap("private /tmp", msg, code)
   end
   local function remove()
-    fs.rmtree(tmp)
+    rundir.remove(tmp)
   end
   local variables = command.variables(options, ctx)
   variables.PATH = variables.PATH or "/usr/local/bin:/usr/bin:/bin"

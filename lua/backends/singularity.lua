@@ -155,6 +155,11 @@ local function labels_of(entry)
   return text and cjson.decode(text) or nil
 end
 
+-- The program is started in /.
+local function absolute(path)
+  return not path:find("://", 1, true) and fs.realpath(path) or path
+end
+
 ---@async
 local function start(self, options, ctx)
   local argv = {
@@ -168,7 +173,7 @@ local function start(self, options, ctx)
     add("--bind", bind)
   end
   if options.overlay then
-    add("--overlay", options.overlay)
+    add("--overlay", absolute(options.overlay))
   elseif not options.read_only then
     add("--writable-tmpfs")
   end
@@ -181,7 +186,7 @@ local function start(self, options, ctx)
   if options.cpus then
     add("--cpus", ("%g"):format(options.cpus))
   end
-  add("--env", "FARCALL_LABELS=" .. encoded(ctx.labels), options.image, ctx.name)
+  add("--env", "FARCALL_LABELS=" .. encoded(ctx.labels), absolute(options.image), ctx.name)
   local started, err = call(self, "start " .. options.image, options.start_timeout, unpack(argv))
   if not started and err.code == "EEXIST" and ctx.key then
     return true

@@ -46,8 +46,9 @@ describe("backend podman", function()
     end
   end
 
+  local shared = { key = "suite", name = "farcall-spec-" .. system.pid() }
   suite.tests(it, "podman", function()
-    return backend, { image = IMAGE }, environ
+    return backend, { image = IMAGE }, environ, shared
   end)
 
   it("sees what is bound, and has limits", helper.task(function()

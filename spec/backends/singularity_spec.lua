@@ -26,6 +26,9 @@ describe("backend singularity", function()
   local sif = assert(dir, "no testbed") .. "/debian.sif"
   local environ = { PATH = dir .. "/bin:" .. os.getenv("PATH"), LET_ME = "in", OTHER = "no" }
 
+  local up = system.cwd():gsub("/[^/]+", "../")
+  local relative = up .. dir:sub(2) .. "/debian"
+
   local function context(fields)
     return suite.context(environ, fields)
   end
@@ -59,11 +62,12 @@ describe("backend singularity", function()
     end)
   end
 
+  local shared = { key = "suite", name = "farcall-spec-" .. system.pid() }
   suite.tests(it, "Apptainer", function()
-    return backend, { image = sif }, environ
+    return backend, { image = sif }, environ, shared
   end)
 
-  it("starts from a directory, with python3", with({ image = dir .. "/debian" }, function(env)
+  it("starts from a directory, with python3", with({ image = relative }, function(env)
     assert.equal("4\n", (run(env, "python3 -c 'print(2 + 2)'; ls /home")))
   end))
 

@@ -68,15 +68,17 @@ local run, drain = suite.run, suite.drain
 
 ---@param it function busted's, which only the files of specs have
 ---@param name string
----@param setup fun(): farcall.Backend, table, table the backend, its options, more of the context
+---@param setup fun(): farcall.Backend, table, table, table? the backend, its options, variables of
+---the operator; where starting takes long, a key and name, so that the tests share one
 function suite.tests(it, name, setup)
   local function with(given, fn, more)
     return helper.task(function()
-      local backend, options, environ = setup()
+      local backend, options, environ, fields = setup()
       for key, value in pairs(given) do
         options[key] = value
       end
-      local ctx = suite.context(environ, more)
+      local ctx = suite.context(environ, fields)
+      ctx.passthrough = more and more.passthrough or {}
       local env = assert(backend.open(suite.options(backend, options), ctx))
       local ok, failure = pcall(fn, env, ctx)
       env:close()
@@ -273,6 +275,18 @@ function suite.tests(it, name, setup)
     assert.is_false(env:alive())
     local _, err = env:start({ argv = { "true" } })
     assert.equal("unavailable", err.kind)
+  end))
+
+  it("leaves what is shared until it is reaped", helper.task(function()
+    local backend, options, environ, fields = setup()
+    if fields then
+      local ctx = suite.context(environ, fields)
+      local env = assert(backend.open(suite.options(backend, options), ctx))
+      env:close()
+      for _ = 1, 2 do
+        assert.is_true(backend.reap(ctx.name, suite.options(backend), ctx))
+      end
+    end
   end))
 
   it("says that the program is missing, and where to get it", helper.task(function()
