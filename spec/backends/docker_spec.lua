@@ -5,6 +5,9 @@ local errors = require("farcall.errors")
 local helper = require("spec.helper")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
+local ffi = require("ffi")
+
+ffi.cdef("int seteuid(unsigned user);")
 
 local DEBIAN, BUSYBOX = "farcall-spec/debian", "farcall-spec/busybox"
 
@@ -494,6 +497,15 @@ describe("backend docker", function()
       err = refused({ socket = "tcp://127.0.0.1:1" })
       assert.same({ "unavailable", "ECONNREFUSED" }, { err.kind, err.code })
       assert.equal("config", refused({ socket = "docker" }).kind)
+    end))
+
+    it("no right to use it", helper.task(function()
+      -- As long as the connection is made, somebody else.
+      assert.equal(0, ffi.C.seteuid(65534))
+      local ok, err = pcall(refused, {})
+      assert.equal(0, ffi.C.seteuid(0))
+      assert.is_true(ok, err)
+      assert.same({ "denied", "EACCES" }, { err.kind, err.code })
     end))
 
     it("options that make no sense", helper.task(function()
