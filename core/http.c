@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "buf.h"
@@ -246,6 +247,13 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *data, void *s
   return 0;
 }
 
+// As curl would, but not for the programs that this process starts.
+static curl_socket_t on_open(void *data, curlsocktype purpose, struct curl_sockaddr *address) {
+  (void)data;
+  (void)purpose;
+  return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
 static size_t on_header(char *line, size_t one, size_t size, void *data) {
   struct http_transfer *t = data;
   size *= one;
@@ -433,6 +441,7 @@ static CURLcode set_what(struct http_transfer *t, const struct http_request *req
 static CURLcode set_how(struct http_transfer *t) {
   CURLcode result = CURLE_OK;
   SET(PRIVATE, t);
+  SET(OPENSOCKETFUNCTION, on_open);
   SET(ERRORBUFFER, t->error);
   SET(HEADERFUNCTION, on_header);
   SET(HEADERDATA, t);

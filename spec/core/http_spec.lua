@@ -116,6 +116,23 @@ describe("http", function()
       assert.equal(2, server.connections)
     end))
 
+  it("keeps its connections from programs that are started", web.with(function(io)
+    io:write(web.response("x"))
+  end, function(client)
+    local before = helper.open_fds()
+    assert(client:fetch({ url = "http://x/" }))
+    local count = 0
+    for fd, target in pairs(helper.open_fds()) do
+      local info = before[fd] ~= target and helper.read("/proc/self/fdinfo/" .. fd)
+      if info then
+        count = count + 1
+        -- O_CLOEXEC is 02000000.
+        assert.is_truthy(info:find("flags:%s+0[2367]%d%d%d%d%d%d\n"), target)
+      end
+    end
+    assert.equal(2, count)
+  end))
+
   it("serves many at once", web.with(function(io, head)
     io:write(web.response(head:match("/(%d+) ")))
   end, function(client)
