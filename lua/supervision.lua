@@ -15,8 +15,25 @@ local supervision = {}
 -- Where a run's directory may be, the first that can be written to.
 supervision.BASES = { "/tmp", "/var/tmp", "/dev/shm" }
 
--- Ends a tree: TERM, grace, KILL, until nothing bears the mark. $m mark, $grace seconds.
+-- Ends a tree: TERM, grace, KILL, until nothing bears the mark. $m mark, $grace seconds. And tells
+-- the execs that wait for calls in a run's directory, $dir: t time has passed, x the end. Who opens
+-- a bell and then finds `token`, which nobody writes anew, will hear the x.
 local SWEEP = [=[
+ring() {
+  for b in "$dir/bell.0" "$dir/bell.1"; do
+    [ ! -p "$b" ] || echo "$1" 1<> "$b"
+  done
+}
+dismiss() {
+  cd /
+  i=0
+  while [ -d "$dir" ] && [ "$i" -lt 20 ]; do
+    rm -f "$dir/turn" "$dir/token"
+    ring x
+    rm -rf "$dir" || sleep 0.1 || sleep 1
+    i=$((i + 1))
+  done
+}
 tree() {
   for p in $(grep -ls "FARCALL_MARK=$m" /proc/[0-9]*/environ); do
     p=${p#/proc/}
@@ -74,11 +91,6 @@ listen() {
   done
   sweep
 }
-ring() {
-  for b in "$dir/bell.0" "$dir/bell.1"; do
-    [ ! -p "$b" ] || echo "$1" 1<> "$b"
-  done
-}
 # Whoever ends the whole group means the program: what follows it is still to be done.
 trap : TERM HUP INT
 w= l=
@@ -96,9 +108,7 @@ r=$?
 kill $w $l
 sweep
 if [ "$dir" != - ]; then
-  ring q
-  cd /
-  rm -rf "$dir"
+  dismiss
 fi
 exit "$r"
 ]=]
@@ -122,7 +132,7 @@ while s=$(printf '%s\n' "$m" | grep -lsf - /proc/[0-9]*/cmdline) && [ -n "$s" ];
   sleep 0.2 || sleep 1
 done
 sweep || exit 3
-[ "$dir" = - ] || rm -rf "$dir"
+[ "$dir" = - ] || dismiss
 ]=]
 
 -- Ends and removes what runs have left whose engine and supervisor were both killed: directories of

@@ -25,7 +25,8 @@ file.LEASE = 45
 -- The far side ends the script by itself so many seconds later than the engine.
 local BACKSTOP = 5
 local FURNISH_TIMEOUT = 60
--- An exec that collects returns after 20 s at the latest; one that does not is given up.
+-- An exec that collects returns after 20 s at the latest; one that says nothing for longer is given
+-- up.
 local CYCLE_TIMEOUT = 40
 -- What one exec may bring: a largest request and some more.
 local MAX_BROUGHT = wire.MAX_REQUEST + 4 * 1024 * 1024
@@ -36,8 +37,14 @@ local MAX_COMMAND = 131071
 local PATIENCE = 30
 -- Cycles in a row that bring nothing new although they bring something.
 local MAX_USELESS = 50
+-- Cycles in a row that end early with nothing, until the next ones take their time.
+local MAX_IDLE, EARLY, MAX_REST = 3, 5, 1
 -- IDs that are remembered.
 local MAX_SEEN = 1000000
+-- Bytes of requests without a reply, beyond which nothing more is fetched.
+local MAX_LOAD = 4 * wire.MAX_REQUEST
+-- A header is a mark and a file's name.
+local MAX_HEADER = 512
 -- Beyond the files themselves, room that the directory must have.
 local ROOM = 65536
 -- For so long, of what an exec costs, a cycle is put off when the reply to a call may be at hand.
@@ -51,6 +58,7 @@ local GATHER = 0.002
 ---@field private arrived table<string, true> names of request files that the far side may empty
 ---@field private outbox {id: number, text: string, not_before?: number}[] replies to be put there
 ---@field private in_flight integer calls that have no reply yet
+---@field private load integer bytes of their requests
 ---@field private delivering? table the cycle whose replies are not known to be in place
 ---@field private latest? table the latest cycle, while it waits for requests
 ---@field private waiting table<table, true> cycles that are under way
@@ -159,7 +167,8 @@ function file.open(spec)
   local self = setmetatable({
     name = "file", env = env, spec = spec, mark = supervision.new_mark(),
     turn = 0, seen = {}, seen_count = 0, arrived = {}, outbox = {}, in_flight = 0,
-    waiting = {}, leaving = {}, cost = 0.01, useless = 0, troubles = 0, execs = 0,
+    load = 0, waiting = {}, leaving = {}, cost = 0.01, useless = 0, idle = 0, troubles = 0,
+    execs = 0,
   }, Session)
   local files = { { name = "token", text = spec.token } }
   for _, entry in ipairs(spec.files) do
@@ -252,10 +261,11 @@ local function take(self, id, text)
   if not wire.same_token(request.token, self.spec.token) then
     return put_in_outbox(self, id, wire.failure(id, "denied", "the token is not this run's"))
   end
-  self.in_flight = self.in_flight + 1
+  local size = #text
+  self.in_flight, self.load = self.in_flight + 1, self.load + size
   self.spec.on_request(request, function(reply)
     reply.id = id
-    self.in_flight = self.in_flight - 1
+    self.in_flight, self.load = self.in_flight - 1, self.load - size
     if self.closed then
       return false
     end
@@ -311,7 +321,8 @@ local function new_reader(mark)
       current, parts = nil, {}
     end
     if verb == "request" then
-      current = { name = rest }
+      -- No exec brings more: what says so has read its mark and put it into a request.
+      current = #brought < far.MOST and { name = rest } or nil
     elseif verb == "fail" then
       self.failed[tonumber(rest) or 0] = true
     elseif verb == "put" or verb == "end" or verb == "gone" then
@@ -327,6 +338,9 @@ local function new_reader(mark)
       if not stop then
         -- What could be the beginning of a header stays.
         local safe = (from or #pending - #header + 1) - 1
+        if from and #pending - from > MAX_HEADER then
+          safe = to
+        end
         if safe > 0 then
           if current then
             parts[#parts + 1] = pending:sub(1, safe)
@@ -368,9 +382,15 @@ local function pack(self)
   return chosen, way
 end
 
+-- As many calls as can be are under way.
+local function saturated(self)
+  return self.in_flight >= wire.MAX_IN_FLIGHT or self.load >= MAX_LOAD
+end
+
 local function command(self, turn, mark, arrived, chosen, way)
   local argv = {
-    "sh", "-c", far.CYCLE, "sh", mark, self.dir, ("%d"):format(turn), self.look,
+    "sh", "-c", far.CYCLE, "sh", mark, self.dir, ("%d"):format(turn),
+    saturated(self) and "none" or self.look,
     ("%d"):format(#arrived),
   }
   for _, name in ipairs(arrived) do
@@ -401,6 +421,7 @@ local function follow(self, process, cycle, reader)
       break
     end
     if stream == "out" then
+      cycle.heard = task.now()
       total = total + #bytes
       if total > MAX_BROUGHT then
         -- What is complete by now is taken; the rest is brought by the next.
@@ -424,10 +445,31 @@ end
 
 -- What an exec does after its last word is nobody's business, but it must not be left.
 ---@async
-local function see_off(process, timer)
+local function see_off(process, watch)
   while process:read(65536) do end -- luacheck: ignore 542
   process:wait()
-  timer:close()
+  watch.close()
+end
+
+-- Ends the exec of a cycle that has said nothing for so many seconds.
+local function watch_over(cycle, patience)
+  local timer
+  local function arm(seconds)
+    timer = task.loop():timer(math.ceil(seconds * 1000), function()
+      local left = cycle.heard + patience - task.now()
+      if left > 0 then
+        arm(left)
+      else
+        task.spawn(cycle.process.kill, cycle.process)
+      end
+    end)
+  end
+  arm(patience)
+  return {
+    close = function()
+      timer:close()
+    end,
+  }
 end
 
 ---@async
@@ -437,20 +479,21 @@ local function perform(self, cycle, argv, stdin)
   if not process then
     return nil, err
   end
-  cycle.process = process
-  local timer = task.loop():timer((CYCLE_TIMEOUT + (stdin and 120 or 0)) * 1000, function()
-    task.spawn(process.kill, process)
-  end)
+  cycle.process, cycle.heard = process, task.now()
+  if self.closed then
+    process:kill()
+  end
+  local watch = watch_over(cycle, CYCLE_TIMEOUT + (stdin and 120 or 0))
   local ok, status, failure = pcall(follow, self, process, cycle, reader)
   if ok and reader["end"] then
     self.leaving[process] = true
     task.spawn(function()
-      see_off(process, timer)
+      see_off(process, watch)
       self.leaving[process] = nil
     end)
     return reader
   end
-  timer:close()
+  watch.close()
   if not ok then
     task.shield(process.kill, process)
     error(status, 0)
@@ -463,13 +506,25 @@ local function perform(self, cycle, argv, stdin)
   return reader
 end
 
+-- A cycle waits until there is something. Who makes it end without need has the next one wait.
+local function mind_pace(self, own, reader)
+  if #reader.brought > 0 or own.turn ~= self.turn or task.now() - own.began > EARLY then
+    self.idle = 0
+  elseif not saturated(self) then
+    self.idle = self.idle + 1
+    if self.idle > MAX_IDLE then
+      self.rest_until = task.now() + math.min(MAX_REST, 0.02 * 2 ^ (self.idle - MAX_IDLE))
+    end
+  end
+end
+
 ---One cycle from its command to what it brought.
 ---@async
 local function cycle(self)
   local chosen, way = pack(self)
   local arrived = {}
   for name in pairs(self.arrived) do
-    if #arrived < 512 then
+    if #arrived < 2 * far.MOST then
       arrived[#arrived + 1] = name
     end
   end
@@ -512,6 +567,7 @@ local function cycle(self)
   end
   if reader then
     self.worked, self.troubles = task.now(), 0
+    mind_pace(self, own, reader)
     if reader.gone then
       self.gone = true
     else
@@ -550,11 +606,14 @@ function Session:schedule()
     return
   elseif ready then
     delay = self.in_flight > 0 and GATHER or 0
-  elseif self.latest or self.in_flight >= wire.MAX_IN_FLIGHT then
+  elseif self.latest then
     if #self.outbox == 0 then
       return
     end
     delay = 1
+  elseif saturated(self) then
+    -- Nothing is fetched, but the far side waits for a sign.
+    delay = #self.outbox > 0 and 1 or file.LEASE / 3
   elseif self.in_flight > 0 then
     delay = math.min(HOLD_MAX, math.max(HOLD_MIN, self.cost * HOLD_SHARE))
   else
@@ -585,12 +644,14 @@ function Session:close()
     self.timer:close()
     self.timer = nil
   end
+  local processes = {}
   for own in pairs(self.waiting) do
-    if own.process then
-      own.process:kill()
-    end
+    processes[#processes + 1] = own.process
   end
   for process in pairs(self.leaving) do
+    processes[#processes + 1] = process
+  end
+  for _, process in ipairs(processes) do
     process:kill()
   end
   -- The supervisor removes the directory when it ends; where it may not have, an exec does.

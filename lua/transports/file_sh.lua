@@ -12,9 +12,13 @@
 --   bell.0 bell.1             FIFOs on which execs wait for requests: the exec of turn N at N % 2
 --   turn                      number of the latest exec that collects; it changes at least every
 --                             20 s while the engine lives
--- A word on a bell is r (a request, or a reply), t (20 s have passed) or q (leave).
+-- A word on a bell is r (a request, or a reply), t (20 s have passed), q (there is a newer turn) or
+-- x (the run is over).
 
 local far = {}
+
+-- Requests that one cycle brings.
+far.MOST = 64
 
 -- Makes the directory. Its standard input is all files one after the other.
 -- $1 mark, $2 name of the directory, $3 bytes that it must hold, $4 how many places there are to
@@ -75,9 +79,9 @@ say made "$place" "$interpreter" "$fifo" "$look"
 ]=]
 
 -- One cycle: puts replies in place, waits for requests, returns them.
--- $1 mark, $2 directory, $3 turn, $4 "fifo" or seconds between looks, $5 how many requests have
--- arrived since the last cycle, their names, then "args" and pairs of ID and base64, or "stdin" and
--- triples of ID, place and size in the standard input.
+-- $1 mark, $2 directory, $3 turn, $4 "fifo", seconds between looks, or "none": only a sign, no
+-- requests, $5 how many requests have arrived since the last cycle, their names, then "args" and
+-- pairs of ID and base64, or "stdin" and triples of ID, place and size in the standard input.
 -- Says: gone; fail ID; put; request NAME and, after it, the request; end.
 -- A process costs more than all else here: what the shell can do by itself it does.
 far.CYCLE = [=[
@@ -100,33 +104,40 @@ way=$1
 shift
 [ "$way" = args ] || cat > "in.$turn"
 while [ $# -gt 0 ]; do
-  id=$1
+  # Of its own: one that was given up may still be at it with the same reply.
+  id=$1 new=c/$1.$turn.new
   if [ "$way" = args ]; then
-    base64 -d > "c/$id.new" << EOF
+    base64 -d > "$new" << EOF
 $2
 EOF
     ok=$?
     shift 2
   else
-    tail -c "+$2" "in.$turn" | head -c "$3" > "c/$id.new" && [ "$(wc -c < "c/$id.new")" -eq "$3" ]
+    tail -c "+$2" "in.$turn" | head -c "$3" > "$new" && [ "$(wc -c < "$new")" -eq "$3" ]
     ok=$?
     shift 3
   fi
-  if [ "$ok" -eq 0 ] && mv -f "c/$id.new" "c/$id.rep"; then
+  if [ "$ok" -eq 0 ] && mv -f "$new" "c/$id.rep"; then
     [ ! -p "c/$id.bell" ] || echo r 1<> "c/$id.bell"
   else
-    rm -f "c/$id.new"
+    rm -f "$new"
     say fail "$id"
   fi
 done
 [ "$way" = args ] || rm -f "in.$turn"
 say put
+latest=
 read -r latest < turn
-if [ "${latest:-0}" -gt "$turn" ]; then
+# None: the run is over and its directory about to go.
+if [ -z "$latest" ] || [ "$latest" -gt "$turn" ]; then
   say end
   exit 0
 fi
 echo "$turn" > turn
+if [ "$look" = none ]; then
+  say end
+  exit 0
+fi
 if [ "$look" = fifo ]; then
   exec 4<> "bell.$((turn % 2))"
   echo q 1<> "bell.$(((turn + 1) % 2))"
@@ -136,7 +147,7 @@ waited=0 most=20
 while :; do
   n=0
   for f in c/[0-9]*.req c/[0-9]*.big; do
-    if [ -s "$f" ] && [ "$n" -lt 64 ]; then
+    if [ -s "$f" ] && [ "$n" -lt ]=] .. far.MOST .. [=[ ]; then
       n=$((n + 1))
       say request "${f#c/}"
       case $f in
@@ -146,12 +157,18 @@ while :; do
     fi
   done
   [ "$n" -eq 0 ] || break
+  [ -e token ] || break
+  [ "$look" != fifo ] || [ -p "bell.$((turn % 2))" ] || break
   if [ "$look" = fifo ]; then
     read -r word <&4
   else
     sleep "$look"
     waited=$((waited + 1)) word=r
     [ "$waited" -lt "$most" ] || word=t
+  fi
+  if [ "$word" = x ]; then
+    echo x >&4
+    break
   fi
   read -r latest < turn || break
   if [ "$latest" != "$turn" ]; then

@@ -1,8 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- Calls by files, on this machine by way of adapters that are as bad as services can be.
 local engines = require("spec.support.engines")
+local transport = require("farcall.transports.file")
 local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
+local wire = require("farcall.transports.wire")
 
 local PYTHON = "/usr/bin/python3"
 
@@ -168,6 +170,17 @@ print("good")
     assert.equal(1, notes.f5)
   end)
 
+  it("serves a script that has more files open than select() knows", function()
+    local result = by_files([[
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (2000, 2000))
+keep = [open("/dev/null") for _ in range(1100)]
+from farcall import note
+print(note(text="good"))
+]], {})
+    assert.equal("good\n", result.output, result.stderr)
+  end)
+
   it("works where there are no FIFOs", function()
     local bin = helper.scratch() .. "/bin"
     assert(fs.mkdir(bin, 448, true))
@@ -211,6 +224,56 @@ print(note(text="good"))
 ]], {})
     assert.equal("good\n", result.output, result.stderr)
     assert.same({ ok = 1, good = 1 }, notes)
+  end)
+
+  it("believes no more of forged headers than a cycle can bring", function()
+    local result = by_files([[
+import glob, os, time
+d = os.environ["FARCALL_RUN_DIR"].encode()
+mark = None
+while not mark:
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            words = open(path, "rb").read().split(b"\0")
+        except OSError:
+            continue
+        if d in words and b"fifo" in words:
+            mark = words[words.index(d) - 1]
+with open(d + b"/c/x.new", "wb") as file:
+    for i in range(200000):
+        file.write(b"\n%s request %d.req\nx" % (mark, 1000 + i))
+    file.write(b"\n%s " % mark + b"y" * 1000)
+os.rename(d + b"/c/x.new", d + b"/c/1.big")
+from farcall import note
+print(note(text="good"), sum(name.endswith(b".rep") for name in os.listdir(d + b"/c")) <= 64)
+]], {})
+    assert.equal("good True\n", result.output, result.stderr)
+  end)
+
+  it("takes its time when the script has each exec end at once", function()
+    local result = by_files([[
+import os, time
+with open(os.environ["FARCALL_RUN_DIR"] + "/turn", "r+") as file:
+    while True:
+        file.seek(0)
+        file.write("999999999\\n")
+        file.flush()
+        time.sleep(0.001)
+]], {}, { timeout = 5 })
+    assert.equal("timeout", result.status)
+    assert.is_true(result.execs < 30, result.execs)
+  end)
+
+  it("gives a sign while as many calls as can be are under way", function()
+    local most, lease = wire.MAX_IN_FLIGHT, transport.LEASE
+    wire.MAX_IN_FLIGHT, transport.LEASE = 4, 6
+    local result = by_files([[
+from farcall import note, parallel
+parallel([(note, {"text": "x", "wait": 10})] * 4, workers=4)
+print(note(text="good"))
+]], {})
+    wire.MAX_IN_FLIGHT, transport.LEASE = most, lease
+    assert.equal("good\n", result.output, tostring(result.error) .. result.stderr)
   end)
 
   it("ends a run whose directory is full of what cannot be a request", function()
