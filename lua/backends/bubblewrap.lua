@@ -9,7 +9,7 @@ local rundir = require("farcall.rundir")
 
 local NO_NAMESPACES = "user namespaces are not permitted here: see docs/backends/bubblewrap.md"
 local REFUSALS = {
-  { "no permissions to creat", "denied", hint = NO_NAMESPACES },
+  { "new namespace", "denied", hint = NO_NAMESPACES },
   { "namespace.*not permitted", "denied", hint = NO_NAMESPACES },
   { "setting up uid map", "denied", hint = NO_NAMESPACES },
   { "can't find source path", "not_found" },

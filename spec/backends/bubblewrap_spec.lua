@@ -67,6 +67,20 @@ describe("backend bubblewrap", function()
     assert.equal(0, #fs.list(ctx.runtime_dir))
   end))
 
+  it("says that user namespaces are not permitted", helper.task(function()
+    local ctx = suite.context()
+    local program = helper.write(helper.scratch() .. "/bwrap", [[
+#!/bin/sh
+exec bwrap --unshare-user --disable-userns --bind / / --dev /dev -- bwrap "$@"
+]])
+    assert(os.execute("chmod 755 " .. program) == 0)
+    local env, err = backend.open(suite.options(backend, { program = program }), ctx)
+    assert.is_nil(env)
+    assert.equal("denied", err.kind)
+    assert.is_truthy(err.hint:find("user namespaces", 1, true))
+    assert.equal(0, #fs.list(ctx.runtime_dir))
+  end))
+
   it("says what it cannot bind, and leaves nothing", helper.task(function()
     local ctx = suite.context()
     local env, err = backend.open(suite.options(backend, { binds = { "/no/such" } }), ctx)
