@@ -5,8 +5,8 @@
 
 local atomicfile = require("farcall.core.atomicfile")
 local errors = require("farcall.errors")
-local fs = require("farcall.core.fs")
 local json = require("farcall.core.json")
+local rundir = require("farcall.rundir")
 local sock = require("farcall.core.sock")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
@@ -239,7 +239,7 @@ Session.__index = Session
 ---@nodiscard
 function uds.open(spec)
   local op = "directory of the run"
-  local dir, message, code = fs.mkdtemp(spec.runtime_dir .. "/run-")
+  local dir, message, code = rundir.create(spec.runtime_dir)
   if not dir then
     return nil, errors.wrap(op, message, code)
   end
@@ -295,7 +295,7 @@ function Session:close()
   if self.server then
     self.server:close()
   end
-  fs.rmtree(self.dir)
+  rundir.remove(self.dir)
 end
 
 return uds
