@@ -364,8 +364,8 @@ function Run:live()
   task.shield(clean_up, self)
   local result = {
     run_id = self.id, backend = self.where.name, environment = self.env.name or self.where.name,
-    transport = self.transport, execs = self.session and self.session.execs, tool_calls_made = self.dispatch.made,
-    calls = json.array(self.dispatch.records),
+    transport = self.transport, execs = self.session and self.session.execs,
+    tool_calls_made = self.dispatch.made, calls = json.array(self.dispatch.records),
     calls_omitted = self.dispatch.omitted > 0 and self.dispatch.omitted or nil,
     duration_seconds = task.now() - began,
   }
