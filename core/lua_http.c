@@ -9,6 +9,7 @@
 #include "bind.h"
 #include "err.h"
 #include "http.h"
+#include "http_head.h"
 
 #define HTTP_TYPE "farcall.http"
 #define TRANSFER_TYPE "farcall.transfer"
@@ -231,35 +232,23 @@ static int transfer_status(lua_State *L) {
   return 1;
 }
 
-// Adds a line of the head to the table on top of the stack, under the name in lower case. What
-// comes more than once is joined by commas.
-static void add_header(lua_State *L, const char *line, size_t size) {
-  const char *colon = memchr(line, ':', size);
-  if (colon == NULL || colon == line) {
-    return;
-  }
-  const char *end = line + size;
-  const char *value = colon + 1;
-  while (value < end && (*value == ' ' || *value == '\t')) {
-    value++;
-  }
-  while (end > value && isspace((unsigned char)end[-1])) {
-    end--;
-  }
+// Adds a field to the table on top of the stack, under its name in lower case. What comes more than
+// once is joined by commas.
+static void add_field(lua_State *L, const struct http_field *field) {
   luaL_Buffer name;
   luaL_buffinit(L, &name);
-  for (const char *c = line; c < colon; c++) {
-    luaL_addchar(&name, (char)tolower((unsigned char)*c));
+  for (size_t i = 0; i < field->name_size; i++) {
+    luaL_addchar(&name, (char)tolower((unsigned char)field->name[i]));
   }
   luaL_pushresult(&name);
   lua_pushvalue(L, -1);
   lua_rawget(L, -3);
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);
-    lua_pushlstring(L, value, (size_t)(end - value));
+    lua_pushlstring(L, field->value, field->value_size);
   } else {
     lua_pushliteral(L, ", ");
-    lua_pushlstring(L, value, (size_t)(end - value));
+    lua_pushlstring(L, field->value, field->value_size);
     lua_concat(L, 3);
   }
   lua_rawset(L, -3);
@@ -268,13 +257,10 @@ static void add_header(lua_State *L, const char *line, size_t size) {
 static int transfer_headers(lua_State *L) {
   size_t size;
   const char *head = http_head(check_open(L), &size);
+  struct http_field field;
   lua_newtable(L);
-  while (size > 0) {
-    const char *newline = memchr(head, '\n', size);
-    size_t length = newline != NULL ? (size_t)(newline - head) + 1 : size;
-    add_header(L, head, length);
-    head += length;
-    size -= length;
+  while (http_head_next(&head, &size, &field)) {
+    add_field(L, &field);
   }
   return 1;
 }
