@@ -121,6 +121,25 @@ local function describe(options, labels, init)
   }
 end
 
+-- What an exec is told. A container that was made for this has the options already, in its own
+-- description; one that is attached to has not.
+local function exec_of(self, spec)
+  if not self.options.attach then
+    return spec
+  end
+  local full = { cwd = self.options.cwd, user = self.options.user }
+  for name, value in pairs(spec) do
+    full[name] = value
+  end
+  full.env = {}
+  for _, variables in ipairs({ self.options.env or {}, spec.env or {} }) do
+    for name, value in pairs(variables) do
+      full.env[name] = value
+    end
+  end
+  return full
+end
+
 ---@class farcall.DockerEnv: farcall.Env
 ---@field private api farcall.DockerApi
 ---@field private id string of the container
@@ -149,7 +168,7 @@ function Env:start(spec)
   if self.closed then
     return nil, errors.new("unavailable", "docker", "the environment is closed")
   end
-  local process, err = docker_process.start(self.api, self.id, spec, function()
+  local process, err = docker_process.start(self.api, self.id, exec_of(self, spec), function()
     self.dead = true
   end)
   if not process then
@@ -314,7 +333,7 @@ function backend.open(options, ctx)
   end
   return setmetatable({
     name = options.attach or ctx.name, caps = backend.caps, api = api, id = id, owned = owned,
-    running = {},
+    options = options, running = {},
   }, Env)
 end
 

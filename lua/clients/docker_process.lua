@@ -206,7 +206,7 @@ local function describe(spec)
   return {
     AttachStdin = spec.stdin ~= nil and spec.stdin ~= "null", AttachStdout = true,
     AttachStderr = true, Tty = false, Cmd = argv,
-    Env = env, WorkingDir = spec.cwd,
+    Env = env, WorkingDir = spec.cwd, User = spec.user,
   }
 end
 
@@ -215,7 +215,7 @@ end
 ---@async
 ---@param api farcall.DockerApi
 ---@param container string id
----@param spec farcall.StartSpec
+---@param spec farcall.StartSpec and `user`, instead of the container's
 ---@param on_lost fun() the container is known to be gone
 ---@return farcall.DockerProcess?
 ---@return farcall.Error? err

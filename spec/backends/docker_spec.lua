@@ -459,6 +459,13 @@ describe("backend docker", function()
       assert.equal("ok\n", (run(env, "echo ok")))
       assert.equal(name, env.name)
       env:close()
+      env = assert(open({
+        attach = name, user = "65534", cwd = "/etc", env = { A = "1", B = "2" },
+      }, context()))
+      assert.equal("65534 /etc 1 3\n", (run(env, {
+        command = "echo $(id -u) $(pwd) $A $B", env = { B = "3" },
+      })))
+      env:close()
       assert.equal("true", (docker.cli("inspect -f '{{.State.Running}}' " .. name)))
       -- Not farcall's: reap refuses it, list does not name it.
       local none, err = backend.reap(name, options(), context())
