@@ -5,10 +5,10 @@
 
 local cjson = require("cjson.safe")
 local command = require("farcall.clients.command")
-local task = require("farcall.task")
+local command_service = require("farcall.clients.command_service")
 
 local REFUSALS = {
-  { "already in use", "denied", hint = "another environment has this name" },
+  { "already in use", "denied", exists = true, hint = "another environment has this name" },
   { "no such container", "lost", gone = true, hint = "it was removed from outside" },
   { "no container with name", "lost", gone = true, hint = "it was removed from outside" },
   { "container state improper", "lost", gone = true, hint = "it was stopped from outside" },
@@ -44,36 +44,12 @@ local backend = {
   caps = command.CAPS,
 }
 
--- Runs one command of the program. Its result, or nil and what the refusal means.
----@async
-local function podman(options, ctx, seconds, ...)
-  local program, err = command.find({ options.program }, ctx.environ, "apt-get install podman")
-  local result
-  if program then
-    local environ = command.environ(ctx.environ, { "CONTAINERS_", "REGISTRY_AUTH_FILE" })
-    result, err = command.run({ program, ... }, environ, seconds)
-    if result and result.exit_code ~= 0 then
-      return nil, command.refusal("podman " .. (...), result.stderr, REFUSALS)
-    end
-  end
-  return result, err
-end
-
----@async
-function backend.reap(name, options, ctx)
-  local removed, err = podman(options, ctx, 60, "rm", "--force", "--ignore", "--time", "0", name)
-  return removed and true or nil, err
-end
-
--- Makes the container, or takes the one that the key names.
----@async
-local function start(options, ctx)
+local function create(options, ctx)
   local words = {
     "run", "--detach", "--name", ctx.name, "--network", options.network,
     "--cap-drop", "all", "--security-opt", "no-new-privileges",
     "--pids-limit", ("%d"):format(options.pids), "--cpus", ("%g"):format(options.cpus),
-    "--entrypoint", STAY,
-    "--volume", ctx.supervisor .. ":" .. command.SUPERVISOR .. ":ro",
+    "--entrypoint", STAY, "--volume", ctx.supervisor .. ":" .. command.SUPERVISOR .. ":ro",
   }
   for label, value in pairs(ctx.labels or {}) do
     command.add(words, "--label", label .. "=" .. value)
@@ -89,53 +65,42 @@ local function start(options, ctx)
     command.add(words, "--memory", bytes, "--memory-swap", bytes)
   end
   command.add(words, options.image)
-  local made, err = podman(options, ctx, options.start_timeout, unpack(words))
-  if err and err.msg:find("already in use", 1, true) and ctx.key then
-    return podman(options, ctx, 60, "start", ctx.name)
-  elseif err and not err.msg:find("already in use", 1, true) then
-    task.shield(backend.reap, ctx.name, options, ctx)
-  end
-  return made, err
+  return words
 end
 
 ---@async
----@param options table
----@param ctx farcall.BackendContext
----@return farcall.Env?
----@return farcall.Error? err
-function backend.open(options, ctx)
-  local ok, made, err = pcall(start, options, ctx)
-  if not ok and not ctx.key then
-    task.shield(backend.reap, ctx.name, options, ctx)
-  end
-  if not ok then
-    error(made, 0)
-  elseif not made then
-    return nil, err
-  end
-  return command.env({
-    name = ctx.name, cwd = options.cwd, grace = options.grace, refusals = REFUSALS,
-    prefix = { options.program, "exec", "--interactive", "--preserve-fds", "1", ctx.name },
-    environ = command.environ(ctx.environ, { "CONTAINERS_" }), engine_supervisor = ctx.supervisor,
-    variables = command.variables(options, ctx),
-    remove = not ctx.key and function()
-      backend.reap(ctx.name, options, ctx)
-    end or nil,
-  })
+local function remove(service, name)
+  local removed, err = service:call("remove " .. name,
+    { "rm", "--force", "--ignore", "--time", "0", name })
+  return removed and true or nil, err
 end
 
 ---@async
-function backend.list(options, ctx)
-  local result, err = podman(options, ctx, 60, "ps", "--all", "--filter", "label=farcall.engine",
-    "--format", "json")
+local function list(service)
+  local result, err = service:call("list containers",
+    { "ps", "--all", "--filter", "label=farcall.engine", "--format", "json" })
   if not result then
     return nil, err
   end
-  local list = {}
+  local found = {}
   for _, entry in ipairs(cjson.decode(result.stdout) or {}) do
-    list[#list + 1] = { name = entry.Names[1], labels = entry.Labels }
+    found[#found + 1] = { name = entry.Names[1], labels = entry.Labels }
   end
-  return list
+  return found
 end
+
+command_service.equip(backend, {
+  programs = function(options)
+    return { options.program }
+  end,
+  install = "apt-get install podman", setup = { "CONTAINERS_", "REGISTRY_AUTH_FILE" },
+  refusals = REFUSALS, create = create, remove = remove, list = list,
+  revive = function(name)
+    return { "start", name }
+  end,
+  enter = function(name)
+    return { "exec", "--interactive", "--preserve-fds", "1", name }
+  end,
+})
 
 return backend

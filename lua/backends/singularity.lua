@@ -5,16 +5,16 @@
 
 local cjson = require("cjson.safe")
 local command = require("farcall.clients.command")
+local command_service = require("farcall.clients.command_service")
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
-local task = require("farcall.task")
 
 local INSTALL = "install Apptainer or singularity-ce, or set the option program to where it is"
 local NO_CGROUPS = "limits need cgroups that this user may use: see docs/backends/singularity.md"
 local NO_NETWORK = "a network of its own needs root or `allow net users` in the configuration of "
   .. "the program; leave the option network on"
 local REFUSALS = {
-  { "already exists", "denied" },
+  { "already exists", "denied", exists = true, hint = "another environment has this name" },
   { "no instance found", "lost", gone = true, hint = "it was stopped from outside" },
   { "cgroup", "unsupported", hint = NO_CGROUPS },
   { "lookup .*no such host", "unavailable" },
@@ -29,7 +29,6 @@ local REFUSALS = {
 local SETUP = {
   "CACHEDIR", "CONFIGDIR", "TMPDIR", "DROP_CAPS", "DOCKER_USERNAME", "DOCKER_PASSWORD",
 }
-local STOP_SECONDS = 60
 local MAX_ENVIRON = 1024 * 1024
 
 ---@type farcall.Backend
@@ -67,39 +66,10 @@ function backend.check(options)
   return true
 end
 
----@class farcall.singularity.Client
----@field program string
----@field environ string[]
-
-local function client(options, ctx)
-  local names = options.program and { options.program } or { "apptainer", "singularity" }
-  local program, err = command.find(names, ctx.environ, INSTALL)
-  if not program then
-    return nil, err
-  end
-  local setup = {}
-  for _, name in ipairs(SETUP) do
-    table.insert(setup, "APPTAINER_" .. name)
-    table.insert(setup, "SINGULARITY_" .. name)
-  end
-  return { program = program, environ = command.environ(ctx.environ, setup) }
-end
-
----@async
-local function call(self, op, seconds, ...)
-  local result, err = command.run({ self.program, "--silent", ... }, self.environ, seconds)
-  if result and result.exit_code ~= 0 then
-    err = command.refusal(op, result.stderr, REFUSALS)
-    err.code = result.stderr:lower():find("already exists") and "EEXIST" or err.code
-    return nil, err
-  end
-  return result, err
-end
-
 -- The instances of this user: name -> what the program tells of it.
 ---@async
 local function instances(self)
-  local result, err = call(self, "list instances", STOP_SECONDS, "instance", "list", "--json")
+  local result, err = self:call("list instances", { "--silent", "instance", "list", "--json" })
   if not result then
     return nil, err
   end
@@ -115,7 +85,7 @@ local function instances(self)
 end
 
 ---@async
-local function stop(self, name)
+local function remove(self, name)
   local found, err = instances(self)
   if not found then
     return nil, err
@@ -125,7 +95,7 @@ local function stop(self, name)
     return true
   end
   local stopped
-  stopped, err = call(self, "stop " .. name, STOP_SECONDS, "instance", "stop", "--force", name)
+  stopped, err = self:call("stop " .. name, { "--silent", "instance", "stop", "--force", name })
   found = instances(self)
   if not stopped and not (found and not found[name]) then
     return nil, err
@@ -160,10 +130,9 @@ local function absolute(path)
   return not path:find("://", 1, true) and fs.realpath(path) or path
 end
 
----@async
-local function start(self, options, ctx)
+local function create(options, ctx)
   local argv = {
-    "instance", "start", "--containall", "--no-home", "--cleanenv",
+    "--silent", "instance", "start", "--containall", "--no-home", "--cleanenv",
     "--bind", ctx.supervisor .. ":" .. command.SUPERVISOR .. ":ro",
   }
   local function add(...)
@@ -187,12 +156,38 @@ local function start(self, options, ctx)
     add("--cpus", ("%g"):format(options.cpus))
   end
   add("--env", "FARCALL_LABELS=" .. encoded(ctx.labels), absolute(options.image), ctx.name)
-  local started, err = call(self, "start " .. options.image, options.start_timeout, unpack(argv))
-  if not started and err.code == "EEXIST" and ctx.key then
-    return true
-  end
-  return started, err
+  return argv
 end
+
+---@async
+local function list(self)
+  local found, err = instances(self)
+  if not found then
+    return nil, err
+  end
+  local ours = {}
+  for name, entry in pairs(found) do
+    if name:find("^farcall%-") then
+      ours[#ours + 1] = { name = name, labels = labels_of(entry) }
+    end
+  end
+  return ours
+end
+
+local DESCRIPTION = {
+  programs = function(options)
+    return options.program and { options.program } or { "apptainer", "singularity" }
+  end,
+  install = INSTALL, setup = {}, refusals = REFUSALS, variables = { HOME = "/tmp" },
+  create = create, remove = remove, list = list,
+  enter = function(name)
+    return { "--silent", "exec", "--cleanenv", "instance://" .. name }
+  end,
+}
+for _, name in ipairs(SETUP) do
+  command.add(DESCRIPTION.setup, "APPTAINER_" .. name, "SINGULARITY_" .. name)
+end
+command_service.equip(backend, DESCRIPTION)
 
 ---@async
 ---@param options table
@@ -200,68 +195,21 @@ end
 ---@return farcall.Env?
 ---@return farcall.Error? err
 function backend.open(options, ctx)
-  local self, err = client(options, ctx)
-  if not self then
+  local service, err = command_service.new(DESCRIPTION, options, ctx)
+  if not service then
     return nil, err
+  elseif not options.attach then
+    return service:open(options, ctx)
   end
-  local name = options.attach or ctx.name
   local found
-  found, err = instances(self)
+  found, err = instances(service)
   if not found then
     return nil, err
-  end
-  if options.attach and not found[name] then
-    return nil, errors.new("not_found", "attach " .. name, "no such instance is running",
+  elseif not found[options.attach] then
+    return nil, errors.new("not_found", "attach " .. options.attach, "no such instance is running",
       { hint = "`apptainer instance list` shows them" })
-  elseif not options.attach and not (ctx.key and found[name]) then
-    local ok, started
-    ok, started, err = pcall(start, self, options, ctx)
-    if not ok then
-      task.shield(stop, self, name)
-      error(started, 0)
-    elseif not started then
-      return nil, err
-    end
   end
-  local variables = command.variables(options, ctx)
-  variables.HOME = variables.HOME or "/tmp"
-  return command.env({
-    name = name, bare = options.attach ~= nil, cwd = options.cwd, grace = options.grace,
-    prefix = { self.program, "--silent", "exec", "--cleanenv", "instance://" .. name },
-    environ = self.environ, engine_supervisor = ctx.supervisor, variables = variables,
-    refusals = REFUSALS,
-    remove = not options.attach and not ctx.key and function()
-      stop(self, name)
-    end or nil,
-  })
-end
-
----@async
-function backend.list(options, ctx)
-  local self, err = client(options, ctx)
-  local found
-  if self then
-    found, err = instances(self)
-  end
-  if not found then
-    return nil, err
-  end
-  local list = {}
-  for name, entry in pairs(found) do
-    if name:find("^farcall%-") then
-      list[#list + 1] = { name = name, labels = labels_of(entry) }
-    end
-  end
-  return list
-end
-
----@async
-function backend.reap(name, options, ctx)
-  local self, err = client(options, ctx)
-  if not self then
-    return nil, err
-  end
-  return stop(self, name)
+  return service:open(options, ctx, options.attach)
 end
 
 return backend

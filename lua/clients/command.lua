@@ -33,6 +33,14 @@ local ENTER = [[cd "$1" || exit 126; exec sh -c "$2"]]
 
 local MAX_TEXT = 4 * 1024 * 1024
 
+---What a program says when it cannot do something, and what that means.
+---@class farcall.command.Refusal
+---@field [1] string Lua pattern, of its message in lower case
+---@field [2] farcall.ErrorKind
+---@field hint? string
+---@field gone? boolean the environment is dead
+---@field exists? boolean the name is taken: EEXIST
+
 ---@class farcall.command.Place
 ---@field name string of the environment
 ---@field prefix string[] the program and its words
@@ -42,8 +50,7 @@ local MAX_TEXT = 4 * 1024 * 1024
 ---@field variables? table<string, string> for what runs over there
 ---@field cwd? string where it starts; "/" unless set
 ---@field grace number seconds between TERM and KILL
----@field refusals {[1]: string, [2]: farcall.ErrorKind, hint?: string, gone?: boolean}[] patterns
----of what the program says (in lower case) when it cannot do it; gone: the environment is dead
+---@field refusals farcall.command.Refusal[] the first that matches counts
 ---@field remove? async fun() gives the environment back when it is closed
 
 ---Puts words at the end of a command; nothing where one is nil or false.
@@ -205,7 +212,8 @@ function command.refusal(op, text, refusals)
   local msg = telling_line(text) or "refused without a word"
   for _, refusal in ipairs(refusals) do
     if msg:lower():find(refusal[1]) then
-      return errors.new(refusal[2], op, msg, { hint = refusal.hint }), refusal.gone
+      local code = refusal.exists and "EEXIST" or nil
+      return errors.new(refusal[2], op, msg, { hint = refusal.hint, code = code }), refusal.gone
     end
   end
   return errors.new("unavailable", op, msg)
