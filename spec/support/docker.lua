@@ -73,9 +73,8 @@ function docker.own()
   end
 
   self.start()
-  local testbed = os.getenv("FARCALL_TESTBED") or "/var/tmp/farcall-testbed"
-  assert(os.execute(("docker -H unix://%s import %s/busybox.tar farcall-spec/busybox >/dev/null")
-    :format(self.socket, testbed)) == 0)
+  assert(os.execute(("docker -H unix://%s import $(sh spec/testbed/root.sh busybox)"
+    .. " farcall-spec/busybox >/dev/null"):format(self.socket)) == 0)
   return self
 end
 

@@ -4,7 +4,8 @@
 #   farcall-spec/debian    Debian with python3
 #   farcall-spec/busybox   a static busybox with its links and nothing else
 #   farcall-spec/nojson    Debian with python3-minimal, which has no module json
-# The roots are kept as DIR/NAME.tar for other services, DIR = ${FARCALL_TESTBED:-/var/tmp/farcall-testbed}.
+# DIR = ${FARCALL_TESTBED:-/var/tmp/farcall-testbed} keeps the roots they are made from (root.sh), and
+# the engine's log if it was started here.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${FARCALL_TESTBED:-/var/tmp/farcall-testbed}
@@ -25,7 +26,8 @@ answers() {
 start_engine() {
   # A file that a dead daemon left keeps the new one from starting.
   for pid_file in /var/run/docker.pid /run/docker/containerd/containerd.pid; do
-    if [ -f "$pid_file" ] && ! kill -0 "$(cat "$pid_file")" 2>/dev/null; then
+    if [ -f "$pid_file" ] &&
+      ! grep -q -E '^(dockerd|containerd)$' "/proc/$(cat "$pid_file")/comm" 2>/dev/null; then
       rm -f "$pid_file"
     fi
   done
@@ -41,53 +43,9 @@ start_engine() {
   done
 }
 
-# root NAME: makes DIR/NAME.tar by the function root_NAME, in a directory that is then removed.
-root() {
-  [ ! -f "$dir/$1.tar" ] || return 0
-  tree=$(mktemp -d "$dir/root-XXXXXX")
-  chmod 755 "$tree"
-  "root_$1" "$tree"
-  tar -C "$tree" --one-file-system -c -f "$dir/$1.tar.new" .
-  mv "$dir/$1.tar.new" "$dir/$1.tar"
-  rm -rf "$tree"
-}
-
-# Where this machine gets its own packages from, there is another root to be had too.
-mirror() {
-  # shellcheck disable=SC2016 # apt's own variable
-  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-    grep -m 1 -E '/debian/?$' || echo http://deb.debian.org/debian
-}
-
-bootstrap() {
-  debootstrap --variant=minbase --include="$1" bookworm "$2" "$(mirror)" >"$dir/debootstrap.log" 2>&1 || {
-    tail -n 20 "$dir/debootstrap.log" >&2
-    return 1
-  }
-  rm -rf "$2"/var/cache/apt/archives/*.deb "$2"/var/lib/apt/lists/*
-}
-
-root_debian() { bootstrap python3 "$1"; }
-
-root_nojson() {
-  # python3-minimal alone: `import json` fails, as in some slim images.
-  bootstrap python3-minimal "$1"
-}
-
-root_busybox() {
-  mkdir -p "$1/bin" "$1/etc" "$1/proc" "$1/root" "$1/tmp"
-  chmod 1777 "$1/tmp"
-  cp "$(command -v busybox)" "$1/bin/busybox"
-  for applet in $("$1/bin/busybox" --list); do
-    [ "$applet" = busybox ] || ln -s busybox "$1/bin/$applet"
-  done
-  printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' >"$1/etc/passwd"
-  printf 'root:x:0:\nnogroup:x:65534:\n' >"$1/etc/group"
-}
-
 answers || start_engine
 for name in debian busybox nojson; do
-  docker image inspect "farcall-spec/$name" >/dev/null 2>&1 && continue
-  root "$name"
-  docker import "$dir/$name.tar" "farcall-spec/$name" >/dev/null
+  docker -H "unix://$socket" image inspect "farcall-spec/$name" >/dev/null 2>&1 && continue
+  tar_file=$(sh "$here/root.sh" "$name")
+  docker -H "unix://$socket" import "$tar_file" "farcall-spec/$name" >/dev/null
 done
