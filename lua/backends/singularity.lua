@@ -8,6 +8,7 @@ local command = require("farcall.clients.command")
 local command_service = require("farcall.clients.command_service")
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
+local system = require("farcall.core.system")
 
 local INSTALL = "install Apptainer or singularity-ce, or set the option program to where it is"
 local NO_CGROUPS = "limits need cgroups that this user may use: see docs/backends/singularity.md"
@@ -43,6 +44,9 @@ local backend = {
     binds = { type = "list", doc = "of this machine, as PATH, PATH:THERE or PATH:THERE:ro" },
     overlay = { type = "path", doc = "directory or image that keeps what is written; else lost" },
     read_only = { type = "boolean", default = false, doc = "nothing but /tmp can be written" },
+    privileges = {
+      type = "boolean", default = false, doc = "root's capabilities inside, when root runs farcall",
+    },
     network = { type = "boolean", default = true, doc = "the network of this machine, or none" },
     memory = { type = "size", doc = "largest memory of the instance" },
     cpus = { type = "number", doc = "processors of the instance" },
@@ -130,6 +134,11 @@ local function absolute(path)
   return not path:find("://", 1, true) and fs.realpath(path) or path
 end
 
+-- An ordinary user has none.
+local function no_privileges(options)
+  return system.uid() == 0 and not options.privileges and "--no-privs"
+end
+
 local function create(options, ctx)
   local argv = {
     "--silent", "instance", "start", "--containall", "--no-home", "--cleanenv",
@@ -146,6 +155,7 @@ local function create(options, ctx)
   elseif not options.read_only then
     add("--writable-tmpfs")
   end
+  add(no_privileges(options))
   if not options.network then
     add("--net", "--network", "none")
   end
@@ -180,8 +190,10 @@ local DESCRIPTION = {
   end,
   install = INSTALL, setup = {}, refusals = REFUSALS, variables = { HOME = "/tmp" },
   create = create, remove = remove, list = list,
-  enter = function(name)
-    return { "--silent", "exec", "--cleanenv", "instance://" .. name }
+  enter = function(name, options)
+    local argv = { "--silent", "exec", "--cleanenv" }
+    command.add(argv, no_privileges(options), "instance://" .. name)
+    return argv
   end,
 }
 for _, name in ipairs(SETUP) do

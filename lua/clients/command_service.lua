@@ -18,7 +18,8 @@ command_service.SECONDS = 60
 ---@field refusals table[] as in farcall.command.Place; one with exists = true: the name is taken
 ---@field create fun(options: table, ctx: farcall.BackendContext): string[] words that make it
 ---@field revive? fun(name: string): string[] words that start one that is there
----@field enter fun(name: string): string[] words before those of an exec
+---@field enter fun(name: string, options: table): string[] words before those
+---of an exec
 ---@field remove async fun(service: farcall.command.Service, name: string): true?, farcall.Error?
 ---@field list async fun(service: farcall.command.Service): table[]?, farcall.Error?
 ---@field variables? table<string, string> unless set otherwise
@@ -101,7 +102,7 @@ function Service:open(options, ctx, attach)
   end
   local name = attach or ctx.name
   local prefix = { self.program }
-  command.add(prefix, unpack(self.about.enter(name)))
+  command.add(prefix, unpack(self.about.enter(name, options)))
   local variables = command.variables(options, ctx)
   for variable, value in pairs(self.about.variables or {}) do
     variables[variable] = variables[variable] or value
