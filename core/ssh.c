@@ -376,11 +376,13 @@ static void die(struct ssh *ssh) {
   ssh->fd = -1;
   libssh2_session_free(ssh->raw);
   ssh->raw = NULL;
-  while (ssh->blocks != NULL) {
-    struct ssh_block *block = ssh->blocks;
-    unlink_block(ssh, block);
+  struct ssh_block *next;
+  for (struct ssh_block *block = ssh->blocks; block != NULL; block = next) {
+    next = block->next;
     free(block);
   }
+  ssh->blocks = NULL;
+  ssh->memory = 0;
   buf_fini(&ssh->out);
 }
 

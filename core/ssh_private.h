@@ -86,7 +86,7 @@ void ssh_again(struct ssh *ssh, uint64_t ms);
 // Writes what is queued, as far as the socket takes it.
 void ssh_flush(struct ssh *ssh);
 // Bytes of channels' input wait while more than this is on its way to the socket.
-#define SSH_OUT_HIGH (256U * 1024)
+#define SSH_OUT_HIGH ((size_t)256 * 1024)
 
 // One turn of all channels: reads, opens, starts, writes, closes.
 void ssh_channels_turn(struct ssh *ssh);

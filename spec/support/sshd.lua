@@ -50,14 +50,14 @@ function Server:options(extra)
   return options
 end
 
----Pids of its processes: the server and what it has for each connection.
+---Pids of its processes: the server and what it has for each connection, not the commands.
 function Server:pids()
   local pids = {}
-  local text = run(("ps -A -o pid=,ppid="))
+  local text = run("ps -A -o pid=,ppid=,comm=")
   local wanted = { [self.pid] = true }
   for _ = 1, 3 do
-    for pid, parent in text:gmatch("(%d+)%s+(%d+)") do
-      if wanted[parent] then
+    for pid, parent, name in text:gmatch("(%d+)%s+(%d+)%s+(%S+)") do
+      if wanted[parent] and name == "sshd" then
         wanted[pid] = true
       end
     end
@@ -80,8 +80,8 @@ local function wait_for(path)
   return helper.read(path):match("%d+")
 end
 
----A relay to it on another port. relay.address goes to connect; stall(true) stops it, both ways, and
----stall(false) lets it go on; `every` makes it pause for 50 ms after so many bytes.
+---A relay to it on another port. relay.address goes to connect; stall(true) stops it, both ways,
+---and stall(false) lets it go on; `every` makes it pause for 50 ms after so many bytes.
 function Server:relay(every)
   local relay = { port = free_port(), flag = ("%s/stall-%d"):format(self.dir, #self.relays) }
   local pid = relay.flag .. ".pid"
