@@ -26,6 +26,7 @@ json.decode_max_depth(64)
 ---@class farcall.DockerApi
 ---@field version string "1.41"
 ---@field server string what the daemon calls itself
+---@field patience number seconds that one answer may take
 local Api = {}
 Api.__index = Api
 
@@ -87,7 +88,7 @@ local function exchange(self, op, method, path, options)
   local request = {
     url = self.base .. path .. query_of(options.query), method = method, body = body,
     headers = body and { "Content-Type: application/json" } or nil,
-    timeout = options.timeout or CALL_SECONDS, fresh = not options.again,
+    timeout = self.patience, fresh = not options.again,
   }
   local response, err = self.http:fetch(request)
   if not response and options.again and err.code == "ECONNRESET" then
@@ -158,7 +159,7 @@ end
 ---@async
 local function negotiate(self)
   local op = "docker"
-  local response, err = exchange(self, op, "GET", "/_ping", { again = true, timeout = 30 })
+  local response, err = exchange(self, op, "GET", "/_ping", { again = true })
   if not response then
     return nil, err
   end
@@ -181,6 +182,7 @@ end
 
 ---@class farcall.docker_api.Options
 ---@field socket string a path, or tcp://host:port, http://host:port
+---@field patience? number seconds that one answer may take (120)
 
 ---Connects and agrees on a version.
 ---@async
@@ -204,7 +206,9 @@ function docker_api.connect(options)
   if not client then
     return nil, err
   end
-  local self = setmetatable({ http = client, base = base, where = where }, Api)
+  local self = setmetatable({
+    http = client, base = base, where = where, patience = options.patience or CALL_SECONDS,
+  }, Api)
   local ok, agreed, failure = pcall(negotiate, self)
   if not ok or not agreed then
     client:close()
@@ -379,11 +383,12 @@ function Api:start_exec(id)
     return nil, no_daemon(self, op, err)
   end
   local body = json.encode({ Detach = false, Tty = false })
-  local stream, failure, response = docker_stream.open(fd, table.concat({
+  local request = table.concat({
     "POST " .. url:match("^http://[^/]+(.*)$") .. " HTTP/1.1",
     "Host: " .. self.base:match("^http://(.*)$"), "Connection: Upgrade", "Upgrade: tcp",
     "Content-Type: application/json", "Content-Length: " .. #body, "", body,
-  }, "\r\n"))
+  }, "\r\n")
+  local stream, failure, response = task.timeout(self.patience, docker_stream.open, fd, request)
   if not stream then
     return nil, failure or refusal(op, response)
   end
@@ -403,7 +408,7 @@ end
 function Api:inspect_exec(id)
   local op = "inspect exec"
   local doc, err = call(self, op, "GET", "/exec/" .. id .. "/json",
-    { again = true, expect = { [200] = true }, timeout = 60 })
+    { again = true, expect = { [200] = true } })
   if not doc then
     return nil, err
   end

@@ -150,7 +150,8 @@ end
 ---@async
 local function confirm(self, op)
   local pause = FIRST_LOOK
-  while true do
+  local deadline = task.now() + self.api.patience
+  while task.now() < deadline do
     local news = self.stream:ready(pause)
     local state, err = self.api:inspect_exec(self.id)
     if not state then
@@ -164,6 +165,7 @@ local function confirm(self, op)
     end
     pause = math.min(pause * 1.2, MOST_RARELY)
   end
+  return nil, errors.new("timeout", op, "the engine does not say whether it was started")
 end
 
 local function is_utf8(word)

@@ -306,6 +306,21 @@ describe("docker_api", function()
       .. frame(1, "OCI runtime exec failed: exec: \"x\": executable file not found in $PATH"),
       '{"Running":false,"ExitCode":127,"Pid":0}'))
 
+    it("whose head does not come is given up", exec_daemon("HTTP/1.1", RAN, function(api)
+      api.patience = 0.2
+      local process, err = start(api)
+      assert.is_nil(process)
+      assert.equal("timeout", err.kind)
+    end, true))
+
+    it("of which is never said whether it runs is given up", exec_daemon(UPGRADED,
+      '{"Running":true,"ExitCode":null,"Pid":0}', function(api)
+        api.patience = 0.2
+        local process, err = start(api)
+        assert.is_nil(process)
+        assert.equal("timeout", err.kind)
+      end, true))
+
     it("whose exit code is none is lost", exec_daemon(UPGRADED,
       '{"Running":false,"ExitCode":1e300,"Pid":7}', function(api)
         local process = assert(start(api))
