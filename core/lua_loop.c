@@ -21,7 +21,7 @@
 
 struct lua_loop {
   struct loop *loop; // first: bind_check_loop relies on it
-  unsigned running; // run and turn on the C stack
+  unsigned running;  // run and turn on the C stack
 };
 
 struct lua_timer {
