@@ -1,0 +1,200 @@
+-- SPDX-License-Identifier: MIT
+-- A host that runs sshd. Many channels on one connection: by libssh2 within the engine where it
+-- can serve, else by the system's own ssh with a private ControlMaster. Nothing is installed there.
+
+local errors = require("farcall.errors")
+local fs = require("farcall.core.fs")
+local openssh = require("farcall.clients.openssh")
+local ssh_config = require("farcall.clients.ssh_config")
+local ssh_session = require("farcall.clients.ssh_session")
+
+-- What libssh2 fails with where OpenSSH may yet come in.
+local BEYOND = { RSA_SHA2 = true, KEX = true, KEYFILE = true, PASSPHRASE = true }
+local KEY_FILES = { "id_ed25519", "id_ecdsa", "id_rsa" }
+-- A word of a command may have so many bytes over there; libssh2 sends less at once.
+local MAX_WORD = 131071
+
+---@type farcall.Backend
+local backend = {
+  name = "ssh",
+  summary = "a host by SSH: keys or agent, ~/.ssh/config, one connection for everything",
+  api = 1,
+  options = {
+    host = { type = "string", required = true, doc = "name, address, or alias of ~/.ssh/config" },
+    port = { type = "integer", doc = "22 unless ~/.ssh/config says otherwise" },
+    user = { type = "string", doc = "login name; yours unless set" },
+    identity = { type = "list", doc = "files of private keys; those of ~/.ssh unless set" },
+    agent = { type = "boolean", default = true, doc = "ask the agent at SSH_AUTH_SOCK" },
+    known_hosts = { type = "list", doc = "files of host keys; those of OpenSSH unless set" },
+    accept_new = {
+      type = "boolean", default = false,
+      doc = "take the key of a host that is not known, and note it; else it is refused",
+    },
+    config = { type = "string", doc = "file in place of ~/.ssh/config; `none`: no file at all" },
+    connect_timeout = { type = "seconds", default = 30, doc = "until logged in" },
+    keepalive = {
+      type = "seconds", default = 15, doc = "of silence before the host is asked; three are death",
+    },
+    client = {
+      type = "string", default = "auto", one_of = { "auto", "libssh2", "openssh" },
+      doc = "who speaks SSH: libssh2 where it can, or this one",
+    },
+    cwd = { type = "string", doc = "where commands start; the home directory unless set" },
+  },
+  caps = {
+    stdin = "stream", stdout = "stream", split = true, status = "code", kill = "none",
+    parallel = true, max_command = MAX_WORD,
+  },
+}
+
+function backend.check(options)
+  if options.host:sub(1, 1) == "-" or options.host:find("[%s%c]") or options.host == "" then
+    return false, ("host: %q is no name of a host"):format(options.host)
+  end
+  if options.port and (options.port < 1 or options.port > 65535) then
+    return false, ("port: %d is none"):format(options.port)
+  end
+  return true
+end
+
+local function expand_home(paths, home)
+  local list = {}
+  for i, path in ipairs(paths or {}) do
+    list[i] = path:gsub("^~/", home .. "/")
+  end
+  return list
+end
+
+local function existing(dir, names)
+  local list = {}
+  for _, name in ipairs(names) do
+    if fs.stat(dir .. "/" .. name) then
+      list[#list + 1] = dir .. "/" .. name
+    end
+  end
+  return list
+end
+
+local function config_files(options, home)
+  if options.config == "none" then
+    return {}
+  elseif options.config then
+    return expand_home({ options.config }, home)
+  end
+  return { home .. "/.ssh/config", "/etc/ssh/ssh_config" }
+end
+
+-- The operator's options over ~/.ssh/config over what OpenSSH does by itself.
+local function plan(options, said, environ)
+  local home = environ.HOME or "/"
+  local chosen = options.identity and expand_home(options.identity, home)
+  if not chosen and #said.identity_files > 0 then
+    chosen = said.identity_files
+  end
+  local agent = environ.SSH_AUTH_SOCK
+  if said.agent and said.agent:lower() == "none" then
+    agent = nil
+  elseif said.agent and said.agent ~= "SSH_AUTH_SOCK" then
+    agent = expand_home({ said.agent }, home)[1]
+  end
+  return {
+    host = options.host, port = options.port or said.port or 22,
+    user = options.user or said.user or environ.USER or environ.LOGNAME or "root",
+    address = { host = said.hostname, port = options.port or said.port or 22 },
+    identity_files = chosen or existing(home .. "/.ssh", KEY_FILES),
+    agent = options.agent and agent ~= "" and agent or nil,
+    known_hosts = options.known_hosts and expand_home(options.known_hosts, home) or said.known_hosts
+      or { home .. "/.ssh/known_hosts", home .. "/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts" },
+    host_key_alias = said.host_key_alias, accept_new = options.accept_new,
+    connect_timeout = options.connect_timeout, keepalive = options.keepalive,
+  }
+end
+
+local function by_openssh(options, planned, ctx)
+  local home = ctx.environ.HOME or "/"
+  return openssh.connect({
+    host = options.host, port = options.port, user = options.user,
+    identity_files = options.identity and planned.identity_files or nil,
+    known_hosts = options.known_hosts and planned.known_hosts or nil,
+    accept_new = options.accept_new, connect_timeout = options.connect_timeout,
+    keepalive = options.keepalive, environ = ctx.environ, runtime_dir = ctx.runtime_dir,
+    config = options.config and (config_files(options, home)[1] or "none") or nil,
+  })
+end
+
+-- libssh2 where it can, OpenSSH where it cannot; says so once when it is not the first.
+---@async
+local function connect(options, planned, said, ctx)
+  if options.client == "libssh2" then
+    return ssh_session.connect(planned)
+  elseif options.client == "openssh" then
+    return by_openssh(options, planned, ctx)
+  end
+  local why = #said.foreign > 0 and "ssh_config has " .. table.concat(said.foreign, ", ")
+  if not why then
+    local session, err = ssh_session.connect(planned)
+    if session or not BEYOND[err.code] then
+      return session, err
+    end
+    why = "libssh2 cannot serve: " .. err.msg
+  end
+  if ctx.log then
+    ctx.log("info", ("ssh %s: by OpenSSH, because %s"):format(options.host, why))
+  end
+  return by_openssh(options, planned, ctx)
+end
+
+---@class farcall.SshEnv: farcall.Env
+local Env = {}
+Env.__index = Env
+
+---@async
+function Env:start(spec)
+  if self.closed then
+    return nil, errors.new("unavailable", self.name, "the environment is closed")
+  end
+  return self.session:start({ command = spec.command, stdin = spec.stdin })
+end
+
+function Env:alive()
+  return not self.closed and self.session:alive()
+end
+
+---@async
+function Env:close()
+  if not self.closed then
+    self.closed = true
+    self.session:close()
+  end
+end
+
+---@async
+---@param options table
+---@param ctx farcall.BackendContext
+---@return farcall.Env?
+---@return farcall.Error? err
+function backend.open(options, ctx)
+  local home = ctx.environ.HOME or "/"
+  local said, err = ssh_config.read(config_files(options, home), options.host,
+    { home = home, user = ctx.environ.USER or ctx.environ.LOGNAME })
+  if not said then
+    return nil, err
+  end
+  local planned = plan(options, said, ctx.environ)
+  local session
+  session, err = connect(options, planned, said, ctx)
+  if not session then
+    return nil, err
+  end
+  local caps = {}
+  for name, value in pairs(backend.caps) do
+    caps[name] = value
+  end
+  caps.max_command = session.max_command or ssh_session.max_command
+  return setmetatable({
+    name = planned.user .. "@" .. options.host, session = session, caps = caps,
+    cwd = options.cwd,
+  }, Env)
+end
+
+return backend
