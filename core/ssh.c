@@ -20,6 +20,7 @@ enum {
   OUT_STOP = 1024 * 1024,     // the far side makes us answer and does not read: stop listening
   READ_BUDGET = 512 * 1024,   // a turn; then others of the loop come
   MISSED_MAX = 3,
+  TICK_MIN_MS = 1000,
   KEY_MAX = 64 * 1024,
 };
 static const size_t MEMORY_MAX = (size_t)256 * 1024 * 1024;
@@ -665,10 +666,12 @@ int ssh_serve(struct ssh *ssh, uint64_t keepalive_ms) {
     return ERR_CLOSED;
   }
   ssh->serving = true;
-  ssh->tick_ms = keepalive_ms;
+  // libssh2 asks every two seconds at most: more ticks than that would count answers that were
+  // never asked for.
+  ssh->tick_ms = keepalive_ms < TICK_MIN_MS ? TICK_MIN_MS : keepalive_ms;
   if (keepalive_ms == 0) {
     return 0;
   }
   libssh2_keepalive_config(ssh->raw, 1, 1);
-  return loop_timer_start(ssh->loop, &ssh->keepalive, keepalive_ms, on_tick);
+  return loop_timer_start(ssh->loop, &ssh->keepalive, ssh->tick_ms, on_tick);
 }

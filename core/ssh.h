@@ -84,8 +84,9 @@ const char *ssh_host_key(const struct ssh *ssh, size_t *size);
 const char *ssh_methods(const struct ssh *ssh);
 bool ssh_is_authenticated(const struct ssh *ssh);
 
-// From here on commands run. When nothing was heard for keepalive_ms (0: never), a question is
-// sent; after three of these times without a byte the connection is dead (TIMEOUT).
+// From here on commands run. When nothing was heard for keepalive_ms (0: never, else a second
+// at least), a question is sent; after three of these times without a byte the connection is dead
+// (TIMEOUT).
 int ssh_serve(struct ssh *ssh, uint64_t keepalive_ms);
 
 // Counts, for specs: bytes that libssh2 holds, channels that the server has or that wait for it.
