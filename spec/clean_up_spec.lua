@@ -18,9 +18,26 @@ print("up", os.environ["FARCALL_RUN_DIR"], flush=True)
 time.sleep(100)
 ]]
 
+local TESTBED = (os.getenv("FARCALL_TESTBED") or "/var/tmp/farcall-testbed") .. "/"
+local SSH = TESTBED .. "ssh/"
+
+local function over_ssh(client)
+  local port = (helper.read(SSH .. "port.main") or ""):match("%d+") or "22"
+  return {
+    "-b", "ssh", "-o", "host=127.0.0.1", "-o", "port=" .. port, "-o", "user=farcall-far",
+    "-o", "identity=" .. SSH .. "ed25519", "-o", "known_hosts=" .. SSH .. "known_hosts",
+    "-o", "agent=false", "-o", "config=none", "-o", "client=" .. client,
+  }
+end
+
 local WAYS = {
   { "docker", { "-b", "docker", "-o", "image=farcall-spec/debian", "--key", "cleanup" } },
   { "bubblewrap", { "-b", "bubblewrap" } },
+  { "singularity", {
+    "-b", "singularity", "-o", "program=" .. TESTBED .. "apptainer/bin/apptainer",
+    "-o", "image=" .. TESTBED .. "apptainer/debian.sif", "--key", "cleanup",
+  } },
+  { "ssh by libssh2", over_ssh("libssh2") },
   { "local, by files", { "--transport", "file" } },
 }
 

@@ -7,6 +7,9 @@ build=${1:-build}
 [ $# -gt 0 ] && shift
 cd "$(dirname "$0")/.." || exit 1
 
+# The services that specs run against.
+sh spec/testbed/up.sh || exit 1
+
 SPEC_COUNTS=$(mktemp)
 export SPEC_COUNTS
 chmod 666 "$SPEC_COUNTS"

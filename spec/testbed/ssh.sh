@@ -48,6 +48,7 @@ KbdInteractiveAuthentication no
 UsePAM no
 PrintMotd no
 PrintLastLog no
+Subsystem sftp internal-sftp
 $3
 END
   if ! { [ -f "$dir/$1.pid" ] && kill -0 "$(cat "$dir/$1.pid")" 2>/dev/null &&
