@@ -87,6 +87,10 @@ function Env:start(spec)
   if self.closed then
     return nil, errors.new("unavailable", "local", "the environment is closed")
   end
+  local sound, unsound = supervised.check(spec)
+  if not sound then
+    return nil, unsound
+  end
   local stdin = spec.stdin or "null"
   local bytes = stdin ~= "pipe" and stdin ~= "null" and stdin or nil
   local process, err = supervised.start({

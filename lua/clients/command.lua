@@ -261,13 +261,6 @@ local function bare_spec(place, spec, cwd)
 end
 
 local function held_spec(place, spec, cwd)
-  for _, words in ipairs({ spec.argv or { spec.command }, spec.env or {} }) do
-    for _, word in pairs(words) do
-      if word:find("\0", 1, true) then
-        error("a word or variable of a command cannot hold a NUL byte", 3)
-      end
-    end
-  end
   return {
     prefix = place.prefix, supervisor = command.SUPERVISOR, inner_cwd = cwd,
     environ = block(place.variables, spec.env), argv = spec.argv or { "sh", "-c", spec.command },
@@ -282,6 +275,10 @@ function Env:start(spec)
   if not self:alive() then
     return nil, errors.new("unavailable", self.name,
       self.dead and "the environment is gone" or "the environment is closed")
+  end
+  local sound, unsound = supervised.check(spec)
+  if not sound then
+    return nil, unsound
   end
   local place = self.place
   local cwd = spec.cwd or self.cwd

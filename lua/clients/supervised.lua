@@ -350,6 +350,26 @@ local function spawn(spec, fd)
   return nil, errors.wrap("exec " .. spec.argv[1], msg, code)
 end
 
+---Refuses what no process can be given: it would arrive as something else, or not at all.
+---@param spec farcall.StartSpec
+---@return boolean?
+---@return farcall.Error? err
+---@nodiscard
+function supervised.check(spec)
+  local bad = spec.cwd and spec.cwd:find("%z")
+  for name, value in pairs(spec.env or {}) do
+    bad = bad or name == "" or name:find("[=%z]") or value:find("%z")
+  end
+  for _, word in ipairs(spec.argv or { spec.command }) do
+    bad = bad or word:find("%z")
+  end
+  if bad then
+    return nil, errors.new("usage", "exec",
+      "a word or variable cannot hold a NUL byte, nor a variable's name an equals sign")
+  end
+  return true
+end
+
 ---@class farcall.supervised.Spec
 ---@field supervisor string path of farcall-supervisor
 ---@field argv string[]

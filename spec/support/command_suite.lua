@@ -101,6 +101,13 @@ function suite.tests(it, name, setup)
     out, err = run(env, { argv = { "printf", "%s", long .. "x" } })
     assert.is_nil(out)
     assert.same({ "limit", "E2BIG" }, { err.kind, err.code })
+    for _, bad in ipairs({
+      { argv = { "a\0b" } }, { command = "a\0b" }, { argv = { "a" }, env = { A = "\0" } },
+      { argv = { "a" }, env = { ["A=B"] = "x" } }, { argv = { "a" }, cwd = "/\0" },
+    }) do
+      out, err = run(env, bad)
+      assert.same({ n = 2, nil, "usage" }, { n = 2, out, err.kind })
+    end
   end))
 
   it("tells every exit code, and signals apart from them", with({}, function(env)
