@@ -1,0 +1,112 @@
+-- SPDX-License-Identifier: MIT
+local helper = require("spec.helper")
+local ssh_config = require("farcall.clients.ssh_config")
+
+local WHO = { home = "/home/me", user = "me" }
+
+-- What files with these texts say of a host.
+local function said(host, ...)
+  local paths = {}
+  local dir = helper.scratch()
+  for i, text in ipairs({ ... }) do
+    paths[i] = dir .. "/" .. i
+    helper.write(paths[i], text)
+  end
+  return assert(ssh_config.read(paths, host, WHO))
+end
+
+describe("~/.ssh/config", function()
+  it("says nothing where there is none", function()
+    local found = assert(ssh_config.read({ "/nonexistent/config" }, "box", WHO))
+    assert.equal("box", found.hostname)
+    assert.is_nil(found.port)
+    assert.same({}, found.identity_files)
+    assert.same({}, found.foreign)
+  end)
+
+  it("takes the first value of each word, from the first file on", function()
+    local found = said("lab", [[
+# a comment
+Host lab
+  HostName lab.example.org   # where it is
+  Port 2222
+  User=deploy
+Host *
+  Port 1
+  User nobody
+  ServerAliveInterval 7
+]], "Port 3\nConnectTimeout 9\n")
+    assert.equal("lab.example.org", found.hostname)
+    assert.equal(2222, found.port)
+    assert.equal("deploy", found.user)
+    assert.equal(7, found.keepalive)
+    assert.equal(9, found.connect_timeout)
+  end)
+
+  it("knows patterns, several and negated", function()
+    for name, port in pairs({
+      ["web1"] = 10, ["web12"] = 20, ["webx"] = 10, ["WEB3"] = 10, ["db"] = 20, ["web9"] = 20,
+      ["a.b-c"] = 30,
+    }) do
+      local found = said(name, [[
+Host web? !web9
+  Port 10
+Host "a.b-c"
+  Port 30
+Host *
+  Port 20
+]])
+      assert.equal(port, found.port, name)
+    end
+  end)
+
+  it("adds key files up, and expands what stands in them", function()
+    local found = said("lab", [[
+Host lab
+  HostName %h.example.org
+  User deploy
+  IdentityFile ~/.ssh/%r@%h
+  IdentityFile "%d/keys/with space"
+Host *
+  IdentityFile /etc/key-%u-%%
+  UserKnownHostsFile ~/a ~/b
+]])
+    assert.equal("lab.example.org", found.hostname)
+    assert.same({
+      "/home/me/.ssh/deploy@lab.example.org", "/home/me/keys/with space", "/etc/key-me-%",
+    }, found.identity_files)
+    assert.same({ "/home/me/a", "/home/me/b" }, found.known_hosts)
+  end)
+
+  it("names what only OpenSSH can serve, where it is in force", function()
+    local text = [[
+Host jump
+  ProxyJump gate
+Host direct
+  ProxyCommand none
+  ForwardAgent yes
+  StrictHostKeyChecking no
+Host cert
+  CertificateFile ~/c
+Host command
+  ProxyCommand nc %h %p
+]]
+    assert.same({ "proxyjump" }, said("jump", text).foreign)
+    assert.same({}, said("direct", text, "Host *\n  ProxyCommand nc %h %p\n").foreign)
+    assert.same({ "certificatefile" }, said("cert", text).foreign)
+    assert.same({ "proxycommand" }, said("command", text).foreign)
+    assert.same({}, said("other", text).foreign)
+    assert.same({ "match" }, said("other", "Match exec true\n  Port 3\n").foreign)
+    assert.same({ "include" }, said("other", "Include other\n").foreign)
+    assert.same({ "%C" }, said("other", "IdentityFile ~/%C\n").foreign)
+  end)
+
+  it("tells where a file is wrong", function()
+    local path = helper.scratch() .. "/config"
+    helper.write(path, "Host a\n  IdentityFile \"open\n")
+    local found, err = ssh_config.read({ path }, "a", WHO)
+    assert.is_nil(found)
+    assert.equal("config", err.kind)
+    assert.equal(path .. ":2", err.op)
+  end)
+end)
