@@ -98,9 +98,8 @@ local function plan(options, said, environ)
     agent = expand_home({ said.agent }, home)[1]
   end
   return {
-    host = options.host, port = options.port or said.port or 22,
+    host = said.hostname, port = options.port or said.port or 22,
     user = options.user or said.user or environ.USER or environ.LOGNAME or "root",
-    address = { host = said.hostname, port = options.port or said.port or 22 },
     identity_files = chosen or existing(home .. "/.ssh", KEY_FILES),
     agent = options.agent and agent ~= "" and agent or nil,
     known_hosts = options.known_hosts and expand_home(options.known_hosts, home) or said.known_hosts
