@@ -296,6 +296,10 @@ function Env:start(spec)
       self.dead = self.dead or gone
     end
     return nil, err
+  elseif self.closed then
+    -- Meanwhile.
+    process:kill()
+    return nil, errors.new("unavailable", self.name, "the environment is closed")
   end
   self.running[process] = true
   if bytes then

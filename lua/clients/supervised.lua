@@ -54,6 +54,9 @@ local function finish(self)
   self:close_stdin()
   self.control:close()
   self.child:close()
+  if self.patience then
+    self.patience:close()
+  end
   self.started.set()
   self.ended.set()
   for _, wake in ipairs({ self.wake_reader or false, self.wake_writer or false }) do
@@ -273,17 +276,15 @@ function Process:kill(grace)
   if not self.silent then
     self.control:write(grace and ("kill %d\n"):format(grace * 1000) or "kill\n")
   end
-  local patience = (grace or self.grace) + KILL_PATIENCE
-  local timer = task.loop():timer(patience * 1000, function()
-    self.left = self.left or 1
-    self.child:kill("KILL")
-    finish(self)
-  end)
-  local ok, reason = pcall(self.ended.wait)
-  timer:close()
-  if not ok then
-    error(reason, 0)
+  if not self.patience then
+    local patience = (grace or self.grace) + KILL_PATIENCE
+    self.patience = task.loop():timer(patience * 1000, function()
+      self.left = self.left or 1
+      self.child:kill("KILL")
+      finish(self)
+    end)
   end
+  self.ended.wait()
 end
 
 -- The program as a supervisor behind a prefix takes it.
