@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What ~/.ssh/config says of a host, as ssh_config(5) of OpenSSH 9.2 has it: the first value
--- counts, only IdentityFile adds up. Words that change how to get there and that only OpenSSH itself can
--- serve are told apart, by name.
+-- counts, only IdentityFile adds up. Words that change how to get there and that only OpenSSH
+-- itself can serve are told apart, by name.
 
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
@@ -9,6 +9,8 @@ local fs = require("farcall.core.fs")
 local ssh_config = {}
 
 local MAX_FILE = 1024 * 1024
+-- Of files that include files.
+local MAX_DEPTH = 16
 
 local SERVED = {
   hostname = true, port = true, user = true, identityfile = true, userknownhostsfile = true,
@@ -29,19 +31,24 @@ for word in
      kbdinteractiveauthentication localcommand localforward loglevel
      nohostauthenticationforlocalhost numberofpasswordprompts passwordauthentication
      permitlocalcommand permitremoteopen preferredauthentications pubkeyauthentication
-     remotecommand remoteforward requesttty sendenv serveralivecountmax sessiontype setenv stdinnull streamlocalbindmask streamlocalbindunlink
-     stricthostkeychecking syslogfacility tcpkeepalive tunnel tunneldevice updatehostkeys
+     remotecommand remoteforward requesttty sendenv serveralivecountmax sessiontype setenv
+     stdinnull streamlocalbindmask streamlocalbindunlink stricthostkeychecking syslogfacility
+     tcpkeepalive tunnel tunneldevice updatehostkeys
      verifyhostkeydns visualhostkey xauthlocation]]):gmatch("%S+")
 do
   HARMLESS[word] = true
 end
 
 -- A pattern of the file as one of Lua's: * and ?.
-local function matches(pattern, name)
-  local lua = pattern:lower():gsub("%p", function(char)
+local function matches_exactly(pattern, name)
+  local lua = pattern:gsub("%p", function(char)
     return char == "*" and ".*" or char == "?" and "." or "%" .. char
   end)
-  return name:lower():find("^" .. lua .. "$") ~= nil
+  return name:find("^" .. lua .. "$") ~= nil
+end
+
+local function matches(pattern, name)
+  return matches_exactly(pattern:lower(), name:lower())
 end
 
 ---Whether a list of patterns is for this name: one of them is, and none with a `!`.
@@ -94,20 +101,60 @@ local function words_of(line)
   return words
 end
 
+-- The files that an Include names; nil for a pattern that is not in the last part of its path.
+local function included(pattern, scope)
+  if pattern:sub(1, 2) == "~/" then
+    pattern = scope.home .. pattern:sub(2)
+  elseif pattern:sub(1, 1) ~= "/" then
+    pattern = scope.dir .. "/" .. pattern
+  end
+  local dir, name = pattern:match("^(.*)/([^/]*)$")
+  if dir:find("[*?%[]") or name:find("[", 1, true) then
+    return nil
+  end
+  local paths = {}
+  for _, entry in ipairs(fs.list(dir == "" and "/" or dir) or {}) do
+    if matches_exactly(name, entry) and (entry:sub(1, 1) ~= "." or name:sub(1, 1) == ".") then
+      paths[#paths + 1] = dir .. "/" .. entry
+    end
+  end
+  table.sort(paths)
+  return paths
+end
+
+local read_file
+
+---@return true?
+---@return farcall.Error? err
+local function include(words, host, settings, scope)
+  for i = 2, #words do
+    local paths = scope.depth < MAX_DEPTH and included(words[i], scope)
+    settings.foreign.include = settings.foreign.include or not paths or nil
+    for _, path in ipairs(paths or {}) do
+      local ok, err = read_file(path, host, settings,
+        { home = scope.home, dir = scope.dir, depth = scope.depth + 1 })
+      if not ok then
+        return nil, err
+      end
+    end
+  end
+  return true
+end
+
 ---Takes what one file says into settings that earlier files have begun.
 ---@param text string
 ---@param host string the name that was asked for
 ---@param settings table to be added to
+---@param scope {path: string, home: string, dir: string, depth: integer} dir: of its Includes
 ---@return true?
----@return string? problem
----@return integer? line
-local function take(text, host, settings)
+---@return farcall.Error? err
+local function take(text, host, settings, scope)
   local active, number = true, 0
   for line in (text .. "\n"):gmatch("([^\n]*)\n") do
     number = number + 1
     local words, problem = words_of((line:gsub("\r$", "")))
     if problem then
-      return nil, problem, number
+      return nil, errors.new("config", ("%s:%d"):format(scope.path, number), problem)
     end
     local keyword = words and words[1]
     if keyword == "host" then
@@ -119,7 +166,12 @@ local function take(text, host, settings)
         settings.foreign.match = true
       end
     elseif keyword and active and words[2] then
-      if keyword == "identityfile" then
+      if keyword == "include" then
+        local ok, err = include(words, host, settings, scope)
+        if not ok then
+          return nil, err
+        end
+      elseif keyword == "identityfile" then
         table.insert(settings.identityfile, words[2])
       elseif keyword == "userknownhostsfile" then
         settings[keyword] = settings[keyword] or { unpack(words, 2) }
@@ -135,6 +187,19 @@ local function take(text, host, settings)
         settings.foreign[keyword] = true
       end
     end
+  end
+  return true
+end
+
+---@return true? also when there is no such file
+---@return farcall.Error? err
+function read_file(path, host, settings, scope)
+  local text, message, code = fs.read(path, MAX_FILE)
+  if text then
+    scope.path = path
+    return take(text, host, settings, scope)
+  elseif code ~= "ENOENT" and code ~= "ENOTDIR" then
+    return nil, errors.wrap("read " .. path, message, code)
   end
   return true
 end
@@ -182,14 +247,11 @@ end
 function ssh_config.read(paths, host, who)
   local settings = { identityfile = {}, foreign = {} }
   for _, path in ipairs(paths) do
-    local text, message, code = fs.read(path, MAX_FILE)
-    if text then
-      local ok, problem, line = take(text, host, settings)
-      if not ok then
-        return nil, errors.new("config", ("%s:%d"):format(path, line), problem)
-      end
-    elseif code ~= "ENOENT" then
-      return nil, errors.wrap("read " .. path, message, code)
+    -- As ssh has it: the user's Includes are below ~/.ssh, the system's below /etc/ssh.
+    local dir = path:sub(1, 5) == "/etc/" and "/etc/ssh" or who.home .. "/.ssh"
+    local ok, err = read_file(path, host, settings, { home = who.home, dir = dir, depth = 1 })
+    if not ok then
+      return nil, err
     end
   end
   local tokens = { h = host, d = who.home, u = who.user, ["%"] = "%" }

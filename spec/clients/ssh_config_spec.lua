@@ -97,8 +97,23 @@ Host command
     assert.same({ "proxycommand" }, said("command", text).foreign)
     assert.same({}, said("other", text).foreign)
     assert.same({ "match" }, said("other", "Match exec true\n  Port 3\n").foreign)
-    assert.same({ "include" }, said("other", "Include other\n").foreign)
+    assert.same({ "include" }, said("other", "Include */other\n").foreign)
     assert.same({ "%C" }, said("other", "IdentityFile ~/%C\n").foreign)
+  end)
+
+  it("includes files where they stand, for the hosts for which they stand there", function()
+    local dir = helper.scratch() .. "/"
+    helper.write(dir .. "b.conf", "User b\nHost other\n  Port 5\n")
+    helper.write(dir .. "a.conf", "Port 7\n")
+    helper.write(dir .. "a.txt", "Port 8\n")
+    local text = ("Include %s*.conf %snone\nHost lab\n  Include %sa.txt\n  HostName x\n"):format(
+      dir, dir, dir)
+    local found = said("lab", text)
+    assert.same({ 7, "b", "x" }, { found.port, found.user, found.hostname })
+    found = said("lab", "Host no\n  " .. text)
+    assert.same({ 8, "x" }, { found.port, found.hostname })
+    helper.write(dir .. "loop", "Include " .. dir .. "loop\n")
+    assert.same({ "include" }, said("lab", "Include " .. dir .. "loop\n").foreign)
   end)
 
   it("tells where a file is wrong", function()
