@@ -6,6 +6,7 @@ local base64 = require("farcall.core.base64")
 local errors = require("farcall.errors")
 local oneshot = require("farcall.oneshot")
 local system = require("farcall.core.system")
+local task = require("farcall.task")
 
 local far_stdin = {}
 
@@ -143,18 +144,38 @@ local function with(spec, script, ...)
   return adapted
 end
 
+---Removes what an exec that has not begun would have read.
+---@async
+---@param bare farcall.guarded.Bare
+---@param name string as adapt() gave it
+function far_stdin.remove(bare, name)
+  task.shield(run, bare, REMOVE, name)
+end
+
 ---@async
 local function ship(bare, name, bytes)
   local size = piece_size(bare.caps)
   for from = 1, #bytes, size do
-    local piece = base64.encode(bytes:sub(from, from + size - 1))
-    local ok, err = run(bare, APPEND, name, piece)
+    local ok, err = run(bare, APPEND, name, base64.encode(bytes:sub(from, from + size - 1)))
     if not ok then
-      run(bare, REMOVE, name)
       return nil, err
     end
   end
   return true
+end
+
+-- Does what begins to make something of this name over there.
+---@async
+local function make(bare, name, how, ...)
+  local ok, made, err = pcall(how, bare, ...)
+  if ok and made then
+    return true
+  end
+  far_stdin.remove(bare, name)
+  if not ok then
+    error(made, 0)
+  end
+  return nil, err
 end
 
 ---The process' input as a queue of files.
@@ -215,16 +236,17 @@ end
 ---@return farcall.StartSpec? adapted with an empty input
 ---@return farcall.far_stdin.Writer|farcall.Error|nil writer to attach to the process when its input
 ---is a pipe; or the error
+---@return string? name of what must be removed if the exec does not begin
 ---@nodiscard
 function far_stdin.adapt(bare, spec)
   if spec.stdin == "pipe" then
     local name = new_name()
-    local ok, err = run(bare, MAKE_QUEUE, name)
+    local ok, err = make(bare, name, run, MAKE_QUEUE, name)
     if not ok then
       return nil, err
     end
     return with(spec, FROM_QUEUE, name),
-      setmetatable({ bare = bare, name = name, count = 0 }, Writer)
+      setmetatable({ bare = bare, name = name, count = 0 }, Writer), name
   end
   local own = 0
   for _, word in ipairs(spec.argv) do
@@ -237,11 +259,11 @@ function far_stdin.adapt(bare, spec)
     return with(spec, FROM_ARGUMENT, base64.encode(spec.stdin))
   end
   local name = new_name()
-  local ok, err = ship(bare, name, spec.stdin)
+  local ok, err = make(bare, name, ship, name, spec.stdin)
   if not ok then
     return nil, err
   end
-  return with(spec, FROM_FILE, name, ("%d"):format(#spec.stdin))
+  return with(spec, FROM_FILE, name, ("%d"):format(#spec.stdin)), nil, name
 end
 
 return far_stdin

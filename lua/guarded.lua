@@ -24,18 +24,35 @@ local function sorted_names(map)
   return names
 end
 
--- One line for sh that goes to cwd, sets the variables and becomes the program.
-local function line_of(spec)
-  local words = { "exec", "env" }
-  for _, name in ipairs(sorted_names(spec.env)) do
-    words[#words + 1] = quoting.sh(name .. "=" .. spec.env[name])
+-- Where a command starts: where it is told to, seen from where the environment starts commands.
+local function directory(base, cwd)
+  if not (base and cwd) or cwd:sub(1, 1) == "/" then
+    return cwd or base
   end
-  if #words == 2 then
-    words[2] = nil
+  return base .. "/" .. cwd
+end
+
+-- One line for sh that goes to cwd, sets the variables and becomes the program.
+local function line_of(spec, cwd)
+  local exports, words = {}, { "exec" }
+  for _, name in ipairs(sorted_names(spec.env)) do
+    if name:find("^[%a_][%w_]*$") then
+      exports[#exports + 1] = name .. "=" .. quoting.sh(spec.env[name])
+    else
+      -- A program more, for names that a shell does not have.
+      words[2] = "env"
+      words[#words + 1] = quoting.sh(name .. "=" .. spec.env[name])
+    end
   end
   words[#words + 1] = quoting.command(spec.argv)
-  local line = table.concat(words, " ")
-  return spec.cwd and ("cd %s && %s"):format(quoting.sh(spec.cwd), line) or line
+  local steps = { table.concat(words, " ") }
+  if #exports > 0 then
+    table.insert(steps, 1, "export " .. table.concat(exports, " "))
+  end
+  if cwd then
+    table.insert(steps, 1, "cd " .. quoting.sh(cwd))
+  end
+  return table.concat(steps, " && ")
 end
 
 local function check_texts(spec)
@@ -81,7 +98,7 @@ local function for_adapter(self, spec)
   if self.caps.argv then
     handed.argv, handed.env, handed.cwd = spec.argv, spec.env, spec.cwd
   else
-    handed.command = line_of(spec)
+    handed.command = line_of(spec, directory(self.raw.cwd, spec.cwd))
   end
   local err = too_large(self.caps, handed)
   if err then
@@ -125,7 +142,7 @@ function Ended:kill()
   self.runner:cancel(errors.new("cancelled", "exec", "let go"))
 end
 
-local function run_to_end(raw, handed)
+local function run_to_end(raw, handed, undo)
   local self = setmetatable({ ready = task.event() }, Ended)
   self.runner = task.spawn(function()
     local ok, result, err = pcall(raw.exec, raw, handed)
@@ -135,6 +152,7 @@ local function run_to_end(raw, handed)
     else
       self.failure = ok and err or errors.is(result) and result
         or errors.new("internal", "exec", tostring(result))
+      undo()
     end
     self.ready.set()
   end)
@@ -147,6 +165,18 @@ local Bare = {}
 Bare.__index = Bare
 
 ---@async
+local function begin(self, full, undo)
+  local handed, err = for_adapter(self, full)
+  if not handed then
+    return nil, err
+  end
+  if self.raw.exec then
+    return run_to_end(self.raw, handed, undo)
+  end
+  return self.raw:start(handed)
+end
+
+---@async
 ---@param spec farcall.StartSpec with argv
 ---@return farcall.Process?
 ---@return farcall.Error? err
@@ -155,28 +185,35 @@ function Bare:start(spec)
   if spec.command then
     full.argv = { "sh", "-c", spec.command }
   end
-  local writer
+  local writer, input
   if far_stdin.needed(self.caps, full.stdin) then
-    local err
-    full, writer = far_stdin.adapt(self, full)
+    full, writer, input = far_stdin.adapt(self, full)
     if not full then
-      err = writer
-      return nil, err
+      return nil, writer
     end
   end
-  local handed, err = for_adapter(self, full)
-  if not handed then
-    return nil, err
+  local function undo()
+    if input then
+      far_stdin.remove(self, input)
+    end
   end
-  if self.raw.exec then
-    return run_to_end(self.raw, handed)
+  local ok, process, err = pcall(begin, self, full, undo)
+  if not (ok and process) then
+    undo()
   end
-  local process
-  process, err = self.raw:start(handed)
+  if not ok then
+    error(process, 0)
+  end
   if process and writer then
     return writer:attach(process)
   end
   return process, err
+end
+
+-- Whether a supervisor has seen to its tree and said so: one that was killed itself has not, and
+-- its end looks like that of a program that was.
+local function farewell(status)
+  return status ~= nil and status.exit ~= nil and status.exit < 128
 end
 
 ---A process whose tree ends with kill().
@@ -206,7 +243,7 @@ function Process:wait()
     return { killed = true }
   end
   self.over = true
-  self.gone = self.gone or self.supervised and status ~= nil
+  self.gone = self.gone or self.supervised and farewell(status)
   return status, err
 end
 
@@ -216,7 +253,7 @@ local function end_tree(self, grace)
     -- The supervisor ends the tree when this ends, and then itself: no exec is needed.
     self.raw:close_stdin()
     local status = task.timeout(grace + FAREWELL, self.raw.wait, self.raw)
-    if status then
+    if farewell(status) then
       self.gone = true
       return
     end

@@ -28,6 +28,25 @@ function shell.new(env, options)
   }, shell)
 end
 
+---Sends text to the shell. When not all of it gets there, nobody knows what has been read of it:
+---this shell ends, and the next command gets a new one.
+---@async
+local function send(self, process, text)
+  local ok, sent, err = pcall(process.write, process, text)
+  if ok and sent then
+    return true
+  end
+  self.process = nil
+  task.shield(function()
+    process:kill()
+    process:wait()
+  end)
+  if not ok then
+    error(sent, 0)
+  end
+  return nil, err
+end
+
 ---@async
 local function ensure(self)
   if self.process then
@@ -38,15 +57,8 @@ local function ensure(self)
     return nil, err
   end
   -- The marks go to copies of the streams, so that a command may redirect the shell's own.
-  local ok
-  ok, err = process:write("exec 8>&1 9>&2\n")
-  if not ok then
-    process:kill()
-    process:wait()
-    return nil, err
-  end
   self.process = process
-  return true
+  return send(self, process, "exec 8>&1 9>&2\n")
 end
 
 local function mark()
@@ -143,9 +155,8 @@ local function perform(self, spec)
     ("printf '%s %%s\\n' $farcall_status >&8"):format(word),
     ("printf '%s %%s\\n' $farcall_status >&9"):format(word), "",
   }, "\n")
-  local written
-  written, err = process:write(script)
-  if not written then
+  ok, err = send(self, process, script)
+  if not ok then
     return nil, err
   end
   local timed_out = false
@@ -164,16 +175,19 @@ local function perform(self, spec)
     -- command: either way what it knew is gone, and the next command gets a new one.
     self.process = nil
     local failure = status
+    local ended, lost
     task.shield(function()
       if not done then
         process:kill()
       end
-      local ended = process:wait()
-      result.exit_code, result.signal = ended.exit, ended.name
+      ended, lost = process:wait()
     end)
     if not done then
       error(failure, 0)
+    elseif not ended then
+      return nil, lost
     end
+    result.exit_code, result.signal = ended.exit, ended.name
     result.restarted = true
   else
     result.exit_code = status

@@ -15,10 +15,9 @@ local supervision = {}
 -- Where a run's directory may be, the first that can be written to.
 supervision.BASES = { "/tmp", "/var/tmp", "/dev/shm" }
 
--- Ends a tree: TERM, grace, KILL, until nothing bears the mark. $m mark, $grace seconds. And tells
--- the execs that wait for calls in a run's directory, $dir: t time has passed, x the end. Who opens
--- a bell and then finds `token`, which nobody writes anew, will hear the x.
-local SWEEP = [=[
+-- Tells the execs that wait for calls in a run's directory, $dir: t time has passed, x the end. Who
+-- opens a bell and then finds `token`, which nobody writes anew, will hear the x.
+local BELLS = [=[
 ring() {
   for b in "$dir/bell.0" "$dir/bell.1"; do
     [ ! -p "$b" ] || echo "$1" 1<> "$b"
@@ -34,6 +33,10 @@ dismiss() {
     i=$((i + 1))
   done
 }
+]=]
+
+-- Ends a tree: TERM, grace, KILL, until nothing bears the mark. $m mark, $grace seconds.
+local SWEEP = BELLS .. [=[
 tree() {
   for p in $(grep -ls "FARCALL_MARK=$m" /proc/[0-9]*/environ); do
     p=${p#/proc/}
@@ -136,22 +139,26 @@ sweep || exit 3
 ]=]
 
 -- Ends and removes what runs have left whose engine and supervisor were both killed: directories of
--- ours whose name is in no process' arguments. $1 minutes that one must be old, because a run that
--- begins has no supervisor yet; then the places. Says the number.
-local COLLECT = [=[
+-- ours that no supervisor bears in its name (scripts, and execs that wait, have them in their
+-- arguments too), and inputs of execs that never began. $1 minutes that one must be old, because a
+-- run that begins has no supervisor yet; then the places. Says the number.
+local COLLECT = BELLS .. [=[
 exec 2>/dev/null
 age=$1 count=0
 shift
 for place; do
-  for d in "$place"/farcall-run-*; do
-    [ -d "$d" ] && [ -O "$d" ] && [ ! -L "$d" ] || continue
-    [ -n "$(find "$d" -prune -mmin "+$age")" ] || continue
-    [ -z "$(printf '%s\n' "$d" | grep -lsf - /proc/[0-9]*/cmdline)" ] || continue
-    for p in $(grep -ls "FARCALL_RUN_DIR=$d" /proc/[0-9]*/environ); do
+  for dir in "$place"/farcall-run-* "$place"/farcall-in-*; do
+    [ -e "$dir" ] && [ -O "$dir" ] && [ ! -L "$dir" ] || continue
+    [ -n "$(find "$dir" -prune -mmin "+$age")" ] || continue
+    sign=${dir##*/}
+    [ "$sign" = "${sign#farcall-run-}" ] || sign=farcall:$dir
+    [ -z "$(printf '%s\n' "$sign" | grep -lsf - /proc/[0-9]*/cmdline)" ] || continue
+    for p in $(grep -ls "FARCALL_RUN_DIR=$dir" /proc/[0-9]*/environ); do
       p=${p#/proc/}
       kill -KILL "${p%/environ}"
     done
-    rm -rf "$d" && count=$((count + 1))
+    if [ -d "$dir" ]; then dismiss; else rm -f "$dir"; fi
+    [ -e "$dir" ] || count=$((count + 1))
   done
 done
 echo "$count"
@@ -181,9 +188,9 @@ end
 ---@return string[] argv
 function supervision.argv(spec)
   local argv = {
-    "sh", "-c", SUPERVISE, "farcall", spec.mark, ("%d"):format(math.ceil(spec.deadline or 0)),
-    ("%d"):format(math.ceil(spec.grace)), spec.stdin, spec.dir or "-",
-    ("%d"):format(spec.lease or 0),
+    "sh", "-c", SUPERVISE, "farcall:" .. (spec.dir or ""), spec.mark,
+    ("%d"):format(math.ceil(spec.deadline or 0)), ("%d"):format(math.ceil(spec.grace)),
+    spec.stdin, spec.dir or "-", ("%d"):format(spec.lease or 0),
   }
   for _, word in ipairs(spec.argv) do
     argv[#argv + 1] = word

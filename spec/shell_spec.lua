@@ -1,5 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local engines = require("spec.support.engines")
+local errors = require("farcall.errors")
+local shells = require("farcall.shell")
 local task = require("farcall.task")
 
 local function with_shell(body)
@@ -113,6 +115,35 @@ describe("shell", function()
     assert.is_false(long:done())
     assert.equal("long\n", select(2, long:join()).stdout)
     assert.equal("queued\n", select(2, queued:join()).stdout)
+  end))
+
+  it("is replaced when it has died between two commands", with_shell(function(shell)
+    output(shell, "(sleep 0.1; kill -KILL $$) > /dev/null 2>&1 8>&1 9>&1 &")
+    task.sleep(0.5)
+    -- Whether the command was read nobody knows, so it is not given to another shell.
+    local result = shell:run({ command = "echo lost" })
+    assert.is_true(result == nil or result.restarted)
+    assert.equal("again\n", output(shell, "echo again"))
+  end))
+
+  it("says that it was lost with its link", with_shell(function(_, one)
+    local env = assert(one:environment())
+    local shell = shells.new({ start = function(_, spec)
+      local process = assert(env:start(spec))
+      return {
+        write = function(_, bytes) return process:write(bytes) end,
+        read = function() return nil end,
+        kill = function() return process:kill() end,
+        wait = function()
+          process:kill()
+          return nil, errors.new("lost", "exec", "the link was cut")
+        end,
+      }
+    end })
+    local result, err = shell:run({ command = "true" })
+    assert.is_nil(result)
+    assert.equal("lost", err.kind)
+    shell:close()
   end))
 
   it("refuses NUL", with_shell(function(shell)

@@ -2,6 +2,7 @@
 -- Trees under a few lines of sh, on this machine by way of an adapter that kills nothing itself.
 local engines = require("spec.support.engines")
 local errors = require("farcall.errors")
+local far = require("farcall.transports.file_sh")
 local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
 local oneshot = require("farcall.oneshot")
@@ -184,6 +185,85 @@ describe("supervision", function()
       _, err = oneshot.run(env, { argv = { "true" }, env = { ["A=B"] = "c" } })
       assert.is_true(errors.is(err))
       assert.equal("usage", err.kind)
+    end)
+  end)
+
+  it("leaves no input of an exec that never began", function()
+    local function left()
+      local pipe = io.popen("ls -d /tmp/farcall-in-* 2> /dev/null")
+      local names = pipe:read("*a")
+      pipe:close()
+      return names
+    end
+    with_bare({ stdin = "none" }, function(env)
+      local before, large = left(), ("x"):rep(300000)
+      assert.is_nil((oneshot.run(env.bare, { argv = { "cat" }, stdin = large, cwd = "/nowhere" })))
+      assert.is_nil((oneshot.run(env.bare, { argv = { "cat", large }, stdin = large })))
+      assert.is_nil((env:start({ argv = { "cat" }, stdin = "pipe", cwd = "/nowhere" })))
+      local cancelled = task.spawn(oneshot.run, env.bare,
+        { argv = { "cat" }, stdin = large:rep(9) })
+      task.sleep(0.05)
+      cancelled:cancel()
+      assert.is_false((cancelled:join()))
+      assert.equal(before, left())
+    end)
+    with_bare({ stdin = "none", ends = true }, function(env)
+      local before = left()
+      assert.is_nil((oneshot.run(env.bare,
+        { argv = { "cat" }, stdin = ("x"):rep(300000), cwd = "/nowhere" })))
+      assert.equal(before, left())
+    end)
+  end)
+
+  it("does not believe a supervisor that was killed", function()
+    with_bare({}, function(env)
+      local process = assert(env:start({ command = "echo $PPID; sleep 300", timeout = 60 }))
+      local pid = first_line(process)
+      assert.is_true(alive(pid))
+      os.execute("kill -KILL " .. pid)
+      process:kill(0)
+      process:wait()
+      assert.is_true(process.gone)
+      process = assert(env:start({ command = "kill -KILL $PPID", timeout = 60 }))
+      while process:read(4096) do end -- luacheck: ignore 542
+      process:wait()
+      assert.is_false(process.gone)
+    end)
+  end)
+
+  it("sweeps a run whose engine and supervisor were killed, and its execs", function()
+    with_bare({}, function(env)
+      local dir = "/tmp/farcall-run-" .. ("%016x"):format(math.random(2 ^ 40))
+      assert(fs.mkdir(dir .. "/c", 448, true))
+      helper.write(dir .. "/turn", "0\n")
+      helper.write(dir .. "/token", "x")
+      assert.equal(0, os.execute(("mkfifo %s/bell.0 %s/bell.1"):format(dir, dir)))
+      local collectors = {}
+      for turn = 1, 3 do
+        collectors[turn] = assert(env.bare:start({ argv = {
+          "sh", "-c", far.CYCLE, "sh", "m", dir, ("%d"):format(turn), "fifo", "0", "args",
+        } }))
+      end
+      local supervised = assert(env.bare:start({
+        argv = supervision.argv({
+          mark = supervision.new_mark(), grace = 1,
+          argv = { "sh", "-c", "echo $$; sleep 300; : " .. dir }, stdin = "data",
+          dir = dir, lease = 45,
+        }), env = { FARCALL_RUN_DIR = dir },
+      }))
+      local pid = first_line(supervised)
+      os.execute("touch -d '1 hour ago' " .. dir)
+      assert(supervision.sweep(env))
+      assert.is_table(fs.stat(dir))
+      -- Its subshells too, by their ids: the name is this spec's own.
+      os.execute("kill -KILL $(pgrep -f '[f]arcall:" .. dir .. "')")
+      assert(supervision.sweep(env))
+      assert.is_nil(fs.stat(dir))
+      assert.is_true(gone(pid))
+      for _, collector in ipairs(collectors) do
+        while collector:read(4096) do end -- luacheck: ignore 542
+        assert.equal(0, collector:wait().exit)
+      end
     end)
   end)
 
