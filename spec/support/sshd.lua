@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- A real sshd on a loopback port, of this user, with keys of its own; and a relay in front of it
+-- A real sshd on a loopback port, of this user, with keys of its own; and relays in front of it
 -- that can stall. Call stop() at the end of a test.
 
-local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
+local relay = require("spec.support.relay")
 local task = require("farcall.task")
 
 local sshd = {}
@@ -80,29 +80,16 @@ local function wait_for(path)
   return helper.read(path):match("%d+")
 end
 
----A relay to it on another port. relay.address goes to connect; stall(true) stops it, both ways,
----and stall(false) lets it go on; `every` makes it pause for 50 ms after so many bytes.
-function Server:relay(every)
-  local relay = { port = free_port(), flag = ("%s/stall-%d"):format(self.dir, #self.relays) }
-  local pid = relay.flag .. ".pid"
-  os.execute(("python3 -I -S spec/support/stalling_relay.py %d %d %s %d %s >/dev/null 2>&1 &")
-    :format(relay.port, self.port, relay.flag, every or 0, pid))
-  relay.pid = wait_for(pid)
-  relay.address = { host = "127.0.0.1", port = relay.port }
-  function relay.stall(on)
-    if on then
-      helper.write(relay.flag, "")
-    else
-      fs.unlink(relay.flag)
-    end
-  end
-  table.insert(self.relays, relay)
-  return relay
+---A relay to it on another port; relay.address goes to connect. See relay.start.
+function Server:relay(every, delay)
+  local link = relay.start(self.port, every, delay)
+  table.insert(self.relays, link)
+  return link
 end
 
 function Server:stop()
-  for _, relay in ipairs(self.relays) do
-    os.execute("kill -9 " .. relay.pid .. " 2>/dev/null")
+  for _, link in ipairs(self.relays) do
+    link.stop()
   end
   self:kill()
 end
