@@ -14,6 +14,8 @@ local guarded = {}
 local GRACE = 2
 -- Seconds that an exec may take to tell its end once its tree is gone.
 local FAREWELL = 3
+-- Seconds that a start is waited for of which nobody wants to know any more.
+local PATIENCE = 5
 
 local function sorted_names(map)
   local names = {}
@@ -289,6 +291,46 @@ end
 local Guarded = {}
 Guarded.__index = Guarded
 
+-- Some shells drop variables whose names they could not use: the program gets these behind them.
+local function past_the_shell(argv, variables)
+  local words = { "env" }
+  for _, name in ipairs(sorted_names(variables)) do
+    if not name:find("^[%a_][%w_]*$") then
+      words[#words + 1] = name .. "=" .. variables[name]
+    end
+  end
+  if #words == 1 then
+    return argv
+  end
+  for _, word in ipairs(argv) do
+    words[#words + 1] = word
+  end
+  return words
+end
+
+-- Who gives up while an exec is being started cannot know whether it begins: it is waited for, and
+-- ended, with all that it may have started already.
+---@async
+local function start_or_undo(bare, spec, mark)
+  local starter = task.spawn(bare.start, bare, spec)
+  local waited, ok, raw, err = pcall(starter.join, starter)
+  if not waited then
+    task.shield(function()
+      local _, begun = task.timeout(PATIENCE, starter.join, starter)
+      starter:cancel()
+      supervision.kill(bare, { mark = mark, grace = GRACE })
+      if type(begun) == "table" and begun.kill then
+        begun:kill()
+        begun:wait()
+      end
+    end)
+    error(ok, 0)
+  elseif not ok then
+    error(raw, 0)
+  end
+  return raw, err
+end
+
 ---@async
 ---@param spec farcall.StartSpec with `timeout` the tree is ended over there too; with `life` {dir,
 ---lease} standard input is the supervisor's: the tree ends when the exec's input ends
@@ -301,8 +343,8 @@ function Guarded:start(spec)
   if spec.life or spec.timeout then
     life = spec.life and self.caps.stdin == "stream"
     argv = supervision.argv({
-      mark = mark, argv = argv, grace = GRACE, stdin = life and "life" or "data",
-      deadline = spec.timeout,
+      mark = mark, argv = past_the_shell(argv, spec.env), grace = GRACE,
+      stdin = life and "life" or "data", deadline = spec.timeout,
       dir = spec.life and spec.life.dir, lease = spec.life and spec.life.lease,
     })
   else
@@ -311,9 +353,9 @@ function Guarded:start(spec)
       variables[name] = value
     end
   end
-  local raw, err = self.bare:start({
+  local raw, err = start_or_undo(self.bare, {
     argv = argv, env = variables, cwd = spec.cwd, stdin = life and "pipe" or spec.stdin,
-  })
+  }, mark)
   if not raw then
     return nil, err
   end
