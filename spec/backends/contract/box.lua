@@ -11,7 +11,7 @@ local system = require("farcall.core.system")
 local task = require("farcall.task")
 
 ---@class spec.Box
----@field engine farcall.Engine
+---@field engine farcall.Engine with `second` in its configuration: another environment of the kind
 ---@field logged string[]
 local Box = {}
 Box.__index = Box
@@ -26,7 +26,8 @@ end
 
 ---Fields of a oneshot, a shell or a job, with the environment and the mark filled in.
 function Box:filled(spec)
-  local all = { backend = self.setup.use, options = self.options }
+  local named = spec and spec.backend
+  local all = { backend = self.setup.use, options = not named and self.options or nil }
   for key, value in pairs(spec or {}) do
     all[key] = value
   end
@@ -156,6 +157,16 @@ function Box:assert_no_new_temporary(before)
   assert.same({}, new)
 end
 
+-- What the loop still attends to, once what is being let go of has had its time.
+local function settled()
+  local census
+  helper.eventually(function()
+    census = task.loop():census()
+    return census.fds + census.timers == 0
+  end, 5)
+  return { fds = census.fds, timers = census.timers }
+end
+
 local box = {}
 
 ---The body of an `it` that has an engine.
@@ -184,6 +195,9 @@ function box.with(setup, fn, over)
     for name, value in pairs(over or {}) do
       cfg[name] = name ~= "own" and name ~= "private" and value or nil
     end
+    cfg.backends = {
+      second = { use = setup.use, options = options, origin = "spec" },
+    }
     engines.with(cfg, function(one, own)
       for name, value in pairs(setup.environ or {}) do
         own.environ[name] = value
@@ -197,8 +211,7 @@ function box.with(setup, fn, over)
       if not results[1] then
         error(results[2], 0)
       end
-      local census = task.loop():census()
-      assert.same({ fds = 0, timers = 0 }, { fds = census.fds, timers = census.timers })
+      assert.same({ fds = 0, timers = 0 }, settled())
       self:assert_gone()
       if setup.left then
         assert.same({}, setup.left(one.environments.engine))

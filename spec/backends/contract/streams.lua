@@ -30,7 +30,7 @@ local HOSTILE = {
 -- Names that sh does not take for its own variables are passed on all the same.
 local VARIABLES = {
   PLAIN = "x", EMPTY = "", QUOTES = "it's \"$(id)\" `id` \\", LINES = "a\nb\n\n",
-  BYTES = "\255\1\27", EQUALS = "a=b", LONG = ("v"):rep(20000), _under = "1", lower = "2",
+  ESCAPES = "\1\27", EQUALS = "a=b", LONG = ("v"):rep(20000), _under = "1", lower = "2",
 }
 local ODD_VARIABLES = { ["A.B"] = "1", ["a-b"] = "2", ["1st"] = "3", ["é"] = "4", ["A B"] = "5" }
 
@@ -126,6 +126,16 @@ return function(setup)
     end
   end))
 
+  -- Services whose protocol is JSON cannot take what is not UTF-8.
+  it("hands variables on that are no text, or says that it cannot", with(function(one)
+    local result, err = one:exec({ command = "printf %s \"$X\"", env = { X = "\255\254" } })
+    if result then
+      assert.equal("\255\254", result.stdout)
+    else
+      assert.equal("unsupported", err.kind)
+    end
+  end))
+
   it("hands variables with odd names on", with(function(one)
     for _, timeout in ipairs({ false, 60 }) do
       local back = one:output({ argv = { "env" }, env = ODD_VARIABLES, timeout = timeout or nil })
@@ -144,7 +154,7 @@ return function(setup)
   end))
 
   it("starts where it is told to", with(function(one)
-    assert.equal("/usr\n", one:output({ command = "pwd", cwd = "/usr" }))
+    assert.equal("/etc\n", one:output({ command = "pwd", cwd = "/etc" }))
     local dir = "/tmp/farcall contract '\"$(id)\n-" .. one.mark
     one:output({ argv = { "mkdir", dir } })
     assert.equal(dir .. "\n", one:output({ argv = { "pwd" }, cwd = dir }))
