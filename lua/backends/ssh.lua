@@ -9,10 +9,11 @@ local ssh_config = require("farcall.clients.ssh_config")
 local ssh_session = require("farcall.clients.ssh_session")
 
 -- What libssh2 fails with where OpenSSH may yet come in.
-local BEYOND = { RSA_SHA2 = true, KEX = true, KEYFILE = true, PASSPHRASE = true }
+local BEYOND = {
+  RSA_SHA2 = "libssh2 cannot do RSA with SHA-2", KEX = "libssh2 and the host share no algorithm",
+  KEYTYPE = "libssh2 cannot use certificates and FIDO keys",
+}
 local KEY_FILES = { "id_ed25519", "id_ecdsa", "id_rsa" }
--- A word of a command may have so many bytes over there; libssh2 sends less at once.
-local MAX_WORD = 131071
 
 ---@type farcall.Backend
 local backend = {
@@ -43,7 +44,7 @@ local backend = {
   },
   caps = {
     stdin = "stream", stdout = "stream", split = true, status = "code", kill = "none",
-    parallel = true, max_command = MAX_WORD,
+    parallel = true, max_command = openssh.max_command,
   },
 }
 
@@ -95,13 +96,17 @@ local function plan(options, said, environ)
   if said.agent and said.agent:lower() == "none" then
     agent = nil
   elseif said.agent and said.agent ~= "SSH_AUTH_SOCK" then
-    agent = expand_home({ said.agent }, home)[1]
+    local variable = said.agent:match("^%$([%w_]+)$")
+    agent = said.agent
+    if variable then
+      agent = environ[variable]
+    end
   end
   return {
     host = said.hostname, port = options.port or said.port or 22,
     user = options.user or said.user or environ.USER or environ.LOGNAME or "root",
     identity_files = chosen or existing(home .. "/.ssh", KEY_FILES),
-    agent = options.agent and agent ~= "" and agent or nil,
+    agent = options.agent and agent ~= "" and agent or nil, only_files = said.only_files,
     known_hosts = options.known_hosts and expand_home(options.known_hosts, home) or said.known_hosts
       or { home .. "/.ssh/known_hosts", home .. "/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts" },
     host_key_alias = said.host_key_alias, accept_new = options.accept_new,
@@ -117,6 +122,7 @@ local function by_openssh(options, planned, ctx)
     known_hosts = options.known_hosts and planned.known_hosts or nil,
     accept_new = options.accept_new, connect_timeout = options.connect_timeout,
     keepalive = options.keepalive, environ = ctx.environ, runtime_dir = ctx.runtime_dir,
+    supervisor = ctx.supervisor, agent = options.agent,
     config = options.config and (config_files(options, home)[1] or "none") or nil,
   })
 end
@@ -135,7 +141,7 @@ local function connect(options, planned, said, ctx)
     if session or not BEYOND[err.code] then
       return session, err
     end
-    why = "libssh2 cannot serve: " .. err.msg
+    why = BEYOND[err.code]
   end
   if ctx.log then
     ctx.log("info", ("ssh %s: by OpenSSH, because %s"):format(options.host, why))
@@ -174,7 +180,11 @@ end
 ---@return farcall.Error? err
 function backend.open(options, ctx)
   local home = ctx.environ.HOME or "/"
-  local said, err = ssh_config.read(config_files(options, home), options.host,
+  local files = config_files(options, home)
+  if options.config and files[1] and not fs.stat(files[1]) then
+    return nil, errors.new("config", files[1], "there is no such file")
+  end
+  local said, err = ssh_config.read(files, options.host,
     { home = home, user = ctx.environ.USER or ctx.environ.LOGNAME })
   if not said then
     return nil, err

@@ -870,7 +870,7 @@ end
 ---@field port? integer
 ---@field user? string
 ---@field identity_files? string[] those of ssh_config unless given
----@field agent? false false: no agent is asked
+---@field agent? boolean false: no agent is asked
 ---@field known_hosts? string[] these files alone; those of ssh_config unless given
 ---@field accept_new? boolean
 ---@field connect_timeout? number seconds until it must be logged in (30)

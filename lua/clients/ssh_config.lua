@@ -23,8 +23,8 @@ local SERVED = {
 -- file does not loosen it.
 local HARMLESS = {}
 for word in
-  ([[addkeystoagent batchmode canonicaldomains canonicalizehostname checkhostip compression
-     connectionattempts controlmaster controlpath controlpersist dynamicforward
+  ([[addkeystoagent batchmode canonicaldomains checkhostip compression connectionattempts
+     controlmaster controlpath controlpersist dynamicforward
      exitonforwardfailure enableescapecommandline escapechar fingerprinthash forkafterauthentication
      forwardagent forwardx11 forwardx11timeout forwardx11trusted gssapiauthentication
      gssapidelegatecredentials hashknownhosts hostbasedauthentication ignoreunknown ipqos
@@ -177,7 +177,13 @@ local function take(text, host, settings, scope)
         settings[keyword] = settings[keyword] or { unpack(words, 2) }
       elseif SERVED[keyword] then
         settings[keyword] = settings[keyword] or words[2]
-      elseif (keyword == "proxyjump" or keyword == "proxycommand") then
+      elseif keyword == "canonicalizehostname" then
+        -- Other names, which other blocks may be for.
+        if settings.canonical == nil then
+          settings.canonical = words[2]:lower() ~= "no"
+          settings.foreign[keyword] = settings.canonical or nil
+        end
+      elseif keyword == "proxyjump" or keyword == "proxycommand" then
         -- `none` is a value too, the first one counts.
         if settings.proxy == nil then
           settings.proxy = words[2]:lower() ~= "none"
@@ -204,8 +210,11 @@ function read_file(path, host, settings, scope)
   return true
 end
 
--- ~ and the tokens of a path. One that we do not have makes the whole thing OpenSSH's business.
+-- ~ and the tokens of a path. What we do not have makes the whole thing OpenSSH's business.
 local function expand(text, tokens, settings)
+  if text:find("${", 1, true) then
+    settings.foreign["${}"] = true
+  end
   if text:sub(1, 2) == "~/" then
     text = tokens.d .. text:sub(2)
   end
@@ -229,7 +238,7 @@ end
 ---@field host_key_alias? string
 ---@field connect_timeout? number seconds
 ---@field keepalive? number seconds
----@field agent? string path of its socket, "none", or a variable's name with $
+---@field agent? string path of its socket, "none", or the name of a variable that has it, with $
 ---@field only_files boolean keys of the agent count only when a file has them too
 ---@field foreign string[] words in force for this host that only OpenSSH can serve, in lower case
 
@@ -261,11 +270,14 @@ function ssh_config.read(paths, host, who)
     hostname = hostname, port = number_of(settings.port), user = settings.user,
     identity_files = {}, host_key_alias = settings.hostkeyalias,
     connect_timeout = number_of(settings.connecttimeout),
-    keepalive = number_of(settings.serveraliveinterval), agent = settings.identityagent,
+    keepalive = number_of(settings.serveraliveinterval),
     only_files = (settings.identitiesonly or "no"):lower() == "yes", foreign = {},
   }
   for _, path in ipairs(settings.identityfile) do
     table.insert(found.identity_files, expand(path, tokens, settings))
+  end
+  if settings.identityagent then
+    found.agent = expand(settings.identityagent, tokens, settings)
   end
   if settings.userknownhostsfile then
     found.known_hosts = {}

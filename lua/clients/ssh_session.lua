@@ -3,6 +3,7 @@
 -- it cannot do (see the codes RSA_SHA2, KEX and KEYFILE) OpenSSH's own ssh can.
 
 local errors = require("farcall.errors")
+local fs = require("farcall.core.fs")
 local known_hosts = require("farcall.clients.known_hosts")
 local proc = require("farcall.core.proc")
 local ssh = require("farcall.core.ssh")
@@ -349,13 +350,20 @@ local function candidates(self, agent)
     end
   end
   local function add(key)
-    if not (key.public and seen[key.public]) then
+    if (key.type or ""):find("^sk%-") or (key.type or ""):find("-cert-v", 1, true) then
+      notes[#notes + 1] = ("libssh2 cannot log in with a key of type %s"):format(key.type)
+      self.beyond = true
+    elseif not (key.public and seen[key.public]) then
       seen[key.public or key] = true
       list[#list + 1] = key
     end
   end
   for _, path in ipairs(self.options.identity_files or {}) do
     local key, err = ssh_keys.read(path)
+    if fs.stat(path .. "-cert.pub") then
+      notes[#notes + 1] = ("libssh2 does not use the certificate of %s"):format(path)
+      self.beyond = true
+    end
     if not key then
       notes[#notes + 1] = err.code ~= "ENOENT" and tostring(err) or ("no key %s"):format(path)
     elseif of_agent[key.public or false] then
@@ -367,8 +375,10 @@ local function candidates(self, agent)
       add(key)
     end
   end
-  for _, key in ipairs(agent_keys) do
-    add(key)
+  if not self.options.only_files then
+    for _, key in ipairs(agent_keys) do
+      add(key)
+    end
   end
   local ordered = {}
   for pass = 1, 2 do
@@ -430,7 +440,8 @@ local function authenticate_with(self, agent)
   end
   return nil, errors.new("denied", self.op, ("%s may not log in with the keys at hand"):format(
     options.user), {
-    code = rsa and "RSA_SHA2" or self.locked and "PASSPHRASE" or "AUTH",
+    code = rsa and "RSA_SHA2" or self.beyond and "KEYTYPE" or self.locked and "PASSPHRASE"
+      or "AUTH",
     hint = #notes > 0 and table.concat(notes, "; ") or nil,
   })
 end
@@ -496,6 +507,7 @@ end
 ---@field user string
 ---@field identity_files? string[] private keys
 ---@field agent? string path of an agent's socket
+---@field only_files? boolean keys of the agent count only when a file has them too
 ---@field known_hosts? string[] files; a new host goes to the first
 ---@field host_key_alias? string name to look for in them instead
 ---@field accept_new? boolean take the key of a host that is not known
@@ -504,8 +516,9 @@ end
 ---@field address? {host: string, port: integer} where to connect instead
 
 ---Connects and logs in. Errors: "unavailable" (name, network, no answer), "denied" with code
----HOSTKEY, UNKNOWN_HOST, AUTH, PASSPHRASE (only keys that need one) or RSA_SHA2, "unsupported" with
----RSA_SHA2 (known by an RSA key only) or KEX (no common algorithm), "lost" when it hung up.
+---HOSTKEY, UNKNOWN_HOST, AUTH, PASSPHRASE (only keys that need one), KEYTYPE (certificates or FIDO
+---keys might do) or RSA_SHA2, "unsupported" with RSA_SHA2 (known by an RSA key only) or KEX (no
+---common algorithm), "lost" when it hung up.
 ---@async
 ---@param options farcall.SshOptions
 ---@return farcall.SshSession?

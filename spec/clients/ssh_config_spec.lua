@@ -99,6 +99,19 @@ Host command
     assert.same({ "match" }, said("other", "Match exec true\n  Port 3\n").foreign)
     assert.same({ "include" }, said("other", "Include */other\n").foreign)
     assert.same({ "%C" }, said("other", "IdentityFile ~/%C\n").foreign)
+    assert.same({ "${}" }, said("other", "IdentityFile ${KEYS}/id\n").foreign)
+    text = "CanonicalizeHostname no\nCanonicalizeHostname yes\n"
+    assert.same({}, said("other", text).foreign)
+    assert.same({ "canonicalizehostname" }, said("other", "CanonicalizeHostname yes\n").foreign)
+  end)
+
+  it("knows which keys an agent may be asked for, and where it is", function()
+    local found = said("lab", "IdentityAgent ~/agent-%u\nIdentitiesOnly yes\n")
+    assert.equal("/home/me/agent-me", found.agent)
+    assert.is_true(found.only_files)
+    found = said("lab", "IdentityAgent $AGENT\n")
+    assert.equal("$AGENT", found.agent)
+    assert.is_false(found.only_files)
   end)
 
   it("includes files where they stand, for the hosts for which they stand there", function()
