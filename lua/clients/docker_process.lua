@@ -15,6 +15,8 @@ local FIRST_LOOK, MOST_RARELY = 0.025, 0.2
 local FIRST_WAIT, LONGEST_WAIT = 0.005, 1
 -- A process may go on without its output, or its output be read by nobody.
 local UNREAD_LOOK = 1
+-- Looks at a container in which nothing can be started, whether it is still said to run.
+local LOOKS, LOOK_PAUSE = 10, 0.1
 local MAX_MESSAGE = 4096
 -- Bytes of one argument on Linux.
 local MAX_ARGUMENT = 131071
@@ -63,7 +65,29 @@ local function lost(self, msg, cause)
   return nil, errors.new("lost", "exec", msg, { code = cause and cause.code, cause = cause })
 end
 
--- Killed with the whole container, or by itself? Only the container can tell.
+-- Killed with the whole container, or by itself? Only the container can tell, and the engine calls
+-- it running until it has heard of the end of process 1, which comes last. But once that is dead
+-- nothing more can be started in there.
+---@async
+local function container_lives(self)
+  for _ = 1, LOOKS do
+    local container, err = self.api:inspect_container(self.container)
+    if not container then
+      return false, "the container is gone", err
+    elseif not container.running then
+      return false, "the container stopped"
+    end
+    local probe = docker_process.start(self.api, self.container, { argv = { "sh", "-c", ":" } },
+      self.on_lost)
+    if probe then
+      probe:kill()
+      return true
+    end
+    task.sleep(LOOK_PAUSE)
+  end
+  return true
+end
+
 ---@async
 local function judge(self, code)
   if code == nil then
@@ -71,11 +95,9 @@ local function judge(self, code)
   elseif self.stream.torn then
     return lost(self, "the connection broke")
   elseif code == 137 then
-    local container, err = self.api:inspect_container(self.container)
-    if not container then
-      return lost(self, "the container is gone", err)
-    elseif not container.running then
-      return lost(self, "the container stopped")
+    local lives, why, err = container_lives(self)
+    if not lives then
+      return lost(self, why, err)
     end
   end
   return { exit = code }

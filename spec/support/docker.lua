@@ -38,28 +38,36 @@ until docker -H unix://%s/socket version >/dev/null 2>&1; do
   [ "$i" -lt 300 ] || { tail %s/log >&2; exit 1; }
   sleep 0.1
 done
-echo "$pid"
+echo "$pid" >%s/daemon
 ]]
 
 ---A daemon of the specs' own, which may be killed: others use the ordinary one meanwhile. It has
----the image farcall-spec/busybox and no networks.
----@return {socket: string, start: function, stop: fun(signal: string), close: function}
-function docker.own()
+---no networks.
+---@param images? string[] those of farcall-spec that it has; busybox when absent
+---@return {socket: string, start: function, signal: fun(signal: string), stop: fun(signal: string),
+---close: function}
+function docker.own(images)
   local pipe = assert(io.popen("mktemp -d /var/tmp/farcall-dockerd-XXXXXX"))
   local dir = pipe:read("*l")
   pipe:close()
   local self, pid = { socket = dir .. "/socket" }, nil
 
-  function self.start()
-    local start = assert(io.popen((OWN:gsub("%%s", dir))))
-    pid = assert(tonumber(start:read("*l")), "dockerd did not start")
-    start:close()
+  ---`run`, instead of os.execute, may wait as a task does.
+  function self.start(run)
+    assert((run or os.execute)((OWN:gsub("%%s", dir))) == 0, "dockerd did not start")
+    local file = assert(io.open(dir .. "/daemon"))
+    pid = assert(file:read("*n"))
+    file:close()
+  end
+
+  function self.signal(signal)
+    assert(os.execute(("kill -%s %d"):format(signal, pid)) == 0)
   end
 
   ---Returns when it is gone; its containers may be left, if it was killed.
-  function self.stop(signal)
-    assert(os.execute(("kill -%s %d; while kill -0 %d 2>/dev/null; do sleep 0.05; done")
-      :format(signal, pid, pid)) == 0)
+  function self.stop(signal, run)
+    local line = "kill -%s %d; while kill -0 %d 2>/dev/null; do sleep 0.05; done"
+    assert((run or os.execute)(line:format(signal, pid, pid)) == 0)
   end
 
   function self.close()
@@ -73,8 +81,10 @@ function docker.own()
   end
 
   self.start()
-  assert(os.execute(("docker -H unix://%s import $(sh spec/testbed/root.sh busybox)"
-    .. " farcall-spec/busybox >/dev/null"):format(self.socket)) == 0)
+  for _, name in ipairs(images or { "busybox" }) do
+    assert(os.execute(("docker -H unix://%s import $(sh spec/testbed/root.sh %s)"
+      .. " farcall-spec/%s >/dev/null"):format(self.socket, name, name)) == 0)
+  end
   return self
 end
 
