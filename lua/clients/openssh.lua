@@ -151,8 +151,23 @@ function Process:read(max)
   end
 end
 
+-- Has it woken when the master has taken what is on its way.
+local function wake_when_drained(self)
+  local session = self.session
+  if not next(session.congested) then
+    session.io:on_drained(function()
+      local congested = session.congested
+      session.congested = {}
+      for process in pairs(congested) do
+        on_change(process)
+      end
+    end)
+  end
+  session.congested[self] = true
+end
+
 local function is_deaf(self)
-  return self.sent_eof or self.killed or self.deaf or self.state == "ended" or self.session.death
+  return self.sent_eof or self.killed or self.deaf or self.state == "ended" or not self.session.io
 end
 
 ---Waits until the bytes are on their way.
@@ -173,7 +188,9 @@ function Process:write(bytes)
       self.their_window = self.their_window - size
       at = at + size
     else
-      self.session.congested[self] = true
+      if size > 0 then
+        wake_when_drained(self)
+      end
       await_change(self)
     end
   end
@@ -832,13 +849,6 @@ local function join_master(self, socket)
   self.io = io
   io:on_readable(function()
     hear(self)
-  end)
-  io:on_drained(function()
-    local congested = self.congested
-    self.congested = {}
-    for process in pairs(congested) do
-      on_change(process)
-    end
   end)
   io:write(counted(u32(MUX_HELLO) .. u32(MUX_VERSION)) .. counted(u32(MUX_C_PROXY) .. u32(0)))
   task.await(function(resume)
