@@ -78,9 +78,14 @@ describe("openssh", function()
       assert.same({ exit = 0 }, status)
     end))
 
-    it("while keys are exchanged anew", with("RekeyLimit 256K", {}, function()
-      assert.equal(4194304, #sshd.command(session, "head -c 4194304 /dev/zero"))
-      assert.equal("4194304\n", (sshd.command(session, "wc -c", ("x"):rep(4194304))))
+    it("while keys are exchanged anew", with("RekeyLimit 256K\nKexAlgorithms curve25519-sha256",
+      {}, function()
+      assert.equal(1048576, #sshd.command(session, "head -c 1048576 /dev/zero"))
+      assert.equal("1048576\n", (sshd.command(session, "wc -c", ("x"):rep(1048576))))
+      local bytes = ALL:rep(2048)
+      sshd.together(3, function()
+        assert.is_true(sshd.command(session, "cat", bytes) == bytes)
+      end)
     end))
 
     it("with stderr apart, exit codes and signals as they are", with(nil, {}, function()
