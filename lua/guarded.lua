@@ -183,7 +183,8 @@ end
 ---@return farcall.Process?
 ---@return farcall.Error? err
 function Bare:start(spec)
-  local full = { argv = spec.argv, env = spec.env, cwd = spec.cwd, stdin = spec.stdin or "null" }
+  local stdin = spec.stdin ~= "" and spec.stdin or "null"
+  local full = { argv = spec.argv, env = spec.env, cwd = spec.cwd, stdin = stdin }
   if spec.command then
     full.argv = { "sh", "-c", spec.command }
   end
