@@ -115,7 +115,8 @@ local function describe_processes(pids)
   local lines = {}
   for _, pid in ipairs(pids) do
     local line = helper.read("/proc/" .. pid .. "/cmdline") or ""
-    lines[#lines + 1] = pid .. " " .. line:gsub("%z", " ")
+    local state = (helper.read("/proc/" .. pid .. "/stat") or ""):match("%) (%a)") or "gone"
+    lines[#lines + 1] = ("%d %s %s"):format(pid, state, (line:gsub("%z", " ")))
   end
   return table.concat(lines, "; ")
 end
@@ -162,9 +163,11 @@ local function settled()
   local census
   helper.eventually(function()
     census = task.loop():census()
-    return census.fds + census.timers == 0
+    return census.fds + census.timers + #helper.children() == 0
   end, 5)
-  return { fds = census.fds, timers = census.timers }
+  return {
+    fds = census.fds, timers = census.timers, children = describe_processes(helper.children()),
+  }
 end
 
 local box = {}
@@ -211,7 +214,7 @@ function box.with(setup, fn, over)
       if not results[1] then
         error(results[2], 0)
       end
-      assert.same({ fds = 0, timers = 0 }, settled())
+      assert.same({ fds = 0, timers = 0, children = "" }, settled())
       self:assert_gone()
       if setup.left then
         assert.same({}, setup.left(one.environments.engine))
