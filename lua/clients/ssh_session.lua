@@ -515,10 +515,10 @@ end
 ---@field keepalive? number seconds of silence before the server is asked; three times is death
 ---@field address? {host: string, port: integer} where to connect instead
 
----Connects and logs in. Errors: "unavailable" (name, network, no answer), "denied" with code
----HOSTKEY, UNKNOWN_HOST, AUTH, PASSPHRASE (only keys that need one), KEYTYPE (certificates or FIDO
+---Connects and logs in. Errors: "unavailable" (name, network, no answer), "denied" with code HOSTKEY,
+---UNKNOWN_HOST, AUTH, PASSPHRASE (only keys that need one), KEYTYPE (certificates or FIDO
 ---keys might do) or RSA_SHA2, "unsupported" with RSA_SHA2 (known by an RSA key only) or KEX (no
----common algorithm), "lost" when it hung up.
+---common algorithm).
 ---@async
 ---@param options farcall.SshOptions
 ---@return farcall.SshSession?
@@ -542,6 +542,9 @@ function ssh_session.connect(options)
   elseif not ok then
     if err.kind == "timeout" then
       err = errors.new("unavailable", self.op, err.msg, { code = "TIMEOUT" })
+    elseif err.kind == "lost" then
+      -- Nothing was begun yet.
+      err = errors.new("unavailable", self.op, err.msg, { code = err.code, hint = err.hint })
     end
     return nil, err
   end
