@@ -5,6 +5,7 @@
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
 local openssh = require("farcall.clients.openssh")
+local past_noise = require("farcall.clients.past_noise")
 local ssh_config = require("farcall.clients.ssh_config")
 local ssh_session = require("farcall.clients.ssh_session")
 
@@ -158,7 +159,10 @@ function Env:start(spec)
   if self.closed then
     return nil, errors.new("unavailable", self.name, "the environment is closed")
   end
-  return self.session:start({ command = spec.command, stdin = spec.stdin })
+  local process, err = self.session:start({
+    command = self.mark:line(spec.command), stdin = spec.stdin,
+  })
+  return process and self.mark:follow(process), err
 end
 
 function Env:alive()
@@ -199,9 +203,10 @@ function backend.open(options, ctx)
   for name, value in pairs(backend.caps) do
     caps[name] = value
   end
-  caps.max_command = session.max_command or ssh_session.max_command
+  local mark = past_noise.new()
+  caps.max_command = (session.max_command or ssh_session.max_command) - mark.overhead
   return setmetatable({
-    name = planned.user .. "@" .. options.host, session = session, caps = caps,
+    name = planned.user .. "@" .. options.host, session = session, mark = mark, caps = caps,
     cwd = options.cwd,
   }, Env)
 end

@@ -2,6 +2,7 @@
 -- A real sshd on a loopback port, of this user, with keys of its own; and relays in front of it
 -- that can stall. Call stop() at the end of a test.
 
+local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
 local relay = require("spec.support.relay")
 local task = require("farcall.task")
@@ -68,16 +69,23 @@ function Server:pids()
   return pids
 end
 
----Kills the server and every connection of it at once.
-function Server:kill()
-  os.execute("kill -9 " .. table.concat(self:pids(), " ") .. " 2>/dev/null")
-end
-
 local function wait_for(path)
   assert(helper.eventually(function()
     return (helper.read(path) or ""):find("%d")
   end, 20), path .. " did not come")
   return helper.read(path):match("%d+")
+end
+
+---Starts it, also once more.
+function Server:start()
+  fs.unlink(self.dir .. "/pid")
+  run(("/usr/sbin/sshd -f %s/config -E %s/log"):format(self.dir, self.dir))
+  self.pid = wait_for(self.dir .. "/pid")
+end
+
+---Kills the server and every connection of it at once.
+function Server:kill()
+  os.execute("kill -9 " .. table.concat(self:pids(), " ") .. " 2>/dev/null")
 end
 
 ---A relay to it on another port; relay.address goes to connect. See relay.start.
@@ -111,8 +119,7 @@ function sshd.start(lines)
   }, "\n"))
   helper.write(dir .. "/known_hosts", self:known_line())
   run("mkdir -p /run/sshd 2>/dev/null || true")
-  run(("/usr/sbin/sshd -f %s/config -E %s/log"):format(dir, dir))
-  self.pid = wait_for(dir .. "/pid")
+  self:start()
   return self
 end
 
