@@ -515,8 +515,8 @@ end
 ---@field keepalive? number seconds of silence before the server is asked; three times is death
 ---@field address? {host: string, port: integer} where to connect instead
 
----Connects and logs in. Errors: "unavailable" (name, network, no answer), "denied" with code HOSTKEY,
----UNKNOWN_HOST, AUTH, PASSPHRASE (only keys that need one), KEYTYPE (certificates or FIDO
+---Connects and logs in. Errors: "unavailable" (name, network, no answer), "denied" with code
+---HOSTKEY, UNKNOWN_HOST, AUTH, PASSPHRASE (only keys that need one), KEYTYPE (certificates or FIDO
 ---keys might do) or RSA_SHA2, "unsupported" with RSA_SHA2 (known by an RSA key only) or KEX (no
 ---common algorithm).
 ---@async
