@@ -282,6 +282,8 @@ function Run:stop(reason, detail)
 end
 
 local HINTS = {
+  { "this Python has no module (json)", "install the whole of Python where the script runs (%s is"
+    .. " in python3, not in python3-minimal)" },
   { "ModuleNotFoundError: No module named '([%w_.]+)'",
     "the module %s is not installed in the script's environment" },
   { "NameError: name '([%w_]+)' is not defined",

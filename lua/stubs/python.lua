@@ -59,7 +59,11 @@ def _load():
         if "".join(encode({"a": [1, "b"]}, 0)) != '{"a":[1,"b"]}' or scan("[1]", 0) != ([1], 3):
             raise ImportError
     except Exception:
-        import json
+        try:
+            import json
+        except ImportError:
+            raise ToolError("unsupported", "this Python has no module json, which calls need: "
+                            "python3-minimal lacks it, python3 has it") from None
         scan = json.JSONDecoder().raw_decode
         quote = json.JSONEncoder(ensure_ascii=False).encode
         whole = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False,

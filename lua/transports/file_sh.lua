@@ -133,7 +133,8 @@ if [ -z "$latest" ] || [ "$latest" -gt "$turn" ]; then
   say end
   exit 0
 fi
-echo "$turn" > turn
+# Over the old number, which is never longer: a full disk has no room for a new file.
+echo "$turn" 1<> turn
 if [ "$look" = none ]; then
   say end
   exit 0
