@@ -39,16 +39,12 @@ do
   HARMLESS[word] = true
 end
 
--- A pattern of the file as one of Lua's: * and ?.
-local function matches_exactly(pattern, name)
+-- A pattern of the file as one of Lua's: * and ?. Letters count as they are.
+local function matches(pattern, name)
   local lua = pattern:gsub("%p", function(char)
     return char == "*" and ".*" or char == "?" and "." or "%" .. char
   end)
   return name:find("^" .. lua .. "$") ~= nil
-end
-
-local function matches(pattern, name)
-  return matches_exactly(pattern:lower(), name:lower())
 end
 
 ---Whether a list of patterns is for this name: one of them is, and none with a `!`.
@@ -114,7 +110,7 @@ local function included(pattern, scope)
   end
   local paths = {}
   for _, entry in ipairs(fs.list(dir == "" and "/" or dir) or {}) do
-    if matches_exactly(name, entry) and (entry:sub(1, 1) ~= "." or name:sub(1, 1) == ".") then
+    if matches(name, entry) and (entry:sub(1, 1) ~= "." or name:sub(1, 1) == ".") then
       paths[#paths + 1] = dir .. "/" .. entry
     end
   end
@@ -230,7 +226,7 @@ local function expand(text, tokens, settings)
 end
 
 ---@class farcall.SshConfig
----@field hostname string where to connect
+---@field hostname string where to connect, in lower case
 ---@field port? integer
 ---@field user? string
 ---@field identity_files string[]
@@ -264,7 +260,11 @@ function ssh_config.read(paths, host, who)
     end
   end
   local tokens = { h = host, d = who.home, u = who.user, ["%"] = "%" }
-  local hostname = expand(settings.hostname or host, { h = host, d = "~" }, settings)
+  local hostname = host
+  if settings.hostname then
+    hostname = expand(settings.hostname, { h = host, d = "~" }, settings)
+  end
+  hostname = hostname:lower()
   tokens.h, tokens.r = hostname, settings.user or who.user
   local found = {
     hostname = hostname, port = number_of(settings.port), user = settings.user,
@@ -273,8 +273,12 @@ function ssh_config.read(paths, host, who)
     keepalive = number_of(settings.serveraliveinterval),
     only_files = (settings.identitiesonly or "no"):lower() == "yes", foreign = {},
   }
+  local seen = {}
   for _, path in ipairs(settings.identityfile) do
-    table.insert(found.identity_files, expand(path, tokens, settings))
+    if not seen[path] then
+      seen[path] = true
+      table.insert(found.identity_files, expand(path, tokens, settings))
+    end
   end
   if settings.identityagent then
     found.agent = expand(settings.identityagent, tokens, settings)

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local helper = require("spec.helper")
 local ssh_config = require("farcall.clients.ssh_config")
+local sshd = require("spec.support.sshd")
 
 local WHO = { home = "/home/me", user = "me" }
 
@@ -15,7 +16,83 @@ local function said(host, ...)
   return assert(ssh_config.read(paths, host, WHO))
 end
 
+-- Files at random, of words in all the ways in which they can be written.
+local VALUES = {
+  HostName = { "%h.example.org", "Box", "10.0.0.1", "a-%h-%h", '"q.example"', "%%x" },
+  Port = { "1", "22", "65535" }, User = { "me", '"some one"', "a@b" },
+  IdentityFile = { "/k/a", "/k/b", '"/k/with space"', "/k/c # comment" },
+  UserKnownHostsFile = { "/h/a", "/h/a /h/b", '"/h/x y" /h/z' },
+  ProxyJump = { "none", "gate", "a,b" }, IdentitiesOnly = { "yes", "no" },
+  HostKeyAlias = { "al", "be" }, ServerAliveInterval = { "0", "3" }, ForwardAgent = { "yes" },
+}
+local WORDS = {}
+for word in pairs(VALUES) do
+  WORDS[#WORDS + 1] = word
+end
+table.sort(WORDS)
+local PATTERNS = {
+  "lab", "web?", "web*", "!web9", "*", "a.b-c", "10.0.0.*", "!lab", '"web1"', "db,lab", "L*", "?",
+}
+local HOSTS = { "lab", "web1", "web12", "web9", "a.b-c", "10.0.0.7", "Lab2" }
+
+local function one_of(list)
+  return list[math.random(#list)]
+end
+
+local function random_line()
+  local between = one_of({ " ", "  ", "=", " = ", "\t", "= " })
+  local kind = math.random(10)
+  if kind == 1 then
+    return one_of({ "", "   ", "# Port 5", "\t# Host *", "Match all" })
+  elseif kind < 5 then
+    return "Host" .. between .. one_of(PATTERNS) .. one_of({ "", " " .. one_of(PATTERNS) })
+  end
+  local word = one_of(WORDS)
+  return one_of({ "", "  " }) .. one_of({ word, word:lower(), word:upper() }) .. between
+    .. one_of(VALUES[word]) .. one_of({ "", "  ", "\t" })
+end
+
+-- What ssh itself makes of a file, in the words of ssh_config.read; nil what nobody said.
+local function by_ssh(path, host)
+  local pipe = assert(io.popen(("ssh -G -F %s %s 2>/dev/null"):format(path, host)))
+  local all, files = {}, {}
+  for line in pipe:lines() do
+    local word, value = line:match("^(%S+) (.*)$")
+    all[word] = value
+    if word == "identityfile" and value:sub(1, 1) == "/" then
+      files[#files + 1] = value
+    end
+  end
+  pipe:close()
+  local known = all.userknownhostsfile
+  return {
+    all.hostname, tonumber(all.port), all.user, table.concat(files, "|"),
+    known:find("^/h/") and known or "", all.identitiesonly == "yes", all.hostkeyalias or "",
+    tonumber(all.serveraliveinterval), all.proxyjump ~= nil,
+  }
+end
+
 describe("~/.ssh/config", function()
+  it("says to us what it says to ssh", function()
+    local user = sshd.run("id -un")
+    local path = helper.scratch() .. "/config"
+    for seed = 1, 150 do
+      math.randomseed(seed)
+      local lines = {}
+      for i = 1, math.random(12) do
+        lines[i] = random_line()
+      end
+      local text, host = table.concat(lines, "\n"), one_of(HOSTS)
+      helper.write(path, text)
+      local found = assert(ssh_config.read({ path }, host, WHO))
+      assert.same(by_ssh(path, host), {
+        found.hostname, found.port or 22, found.user or user,
+        table.concat(found.identity_files, "|"), table.concat(found.known_hosts or {}, " "),
+        found.only_files, found.host_key_alias or "", found.keepalive or 0, #found.foreign > 0,
+      }, host .. ":\n" .. text)
+    end
+  end)
+
   it("says nothing where there is none", function()
     local found = assert(ssh_config.read({ "/nonexistent/config" }, "box", WHO))
     assert.equal("box", found.hostname)
@@ -45,7 +122,7 @@ Host *
 
   it("knows patterns, several and negated", function()
     for name, port in pairs({
-      ["web1"] = 10, ["web12"] = 20, ["webx"] = 10, ["WEB3"] = 10, ["db"] = 20, ["web9"] = 20,
+      ["web1"] = 10, ["web12"] = 20, ["webx"] = 10, ["WEB3"] = 20, ["db"] = 20, ["web9"] = 20,
       ["a.b-c"] = 30,
     }) do
       local found = said(name, [[
