@@ -50,12 +50,16 @@ local function key_type(blob)
 end
 known_hosts.key_type = key_type
 
+---@return farcall.KnownHost? host
+---@return boolean? authority the line is of one that certifies the name's keys
 local function parse(line, name)
   local marker, rest = line:match("^%s*(@%S+)%s+(.*)$")
   local field, _, text = (rest or line):match("^%s*([^%s#]%S*)%s+(%S+)%s+(%S+)")
   -- A host certificate's authority says nothing about a plain key.
-  if not text or (marker and marker ~= "@revoked") or not is_named(field, name) then
+  if not text or not is_named(field, name) then
     return nil
+  elseif marker and marker ~= "@revoked" then
+    return nil, marker == "@cert-authority"
   end
   local key = base64.decode(text)
   local kind = key and key_type(key)
@@ -74,17 +78,19 @@ end
 ---What the files say about a name; a file that is not there says nothing.
 ---@param paths string[]
 ---@param name string
----@return farcall.KnownHost[]?
+---@return {[integer]: farcall.KnownHost, authority: boolean}? hosts authority: certificates count
 ---@return farcall.Error? err
 function known_hosts.find(paths, name)
-  local found = {}
+  local found = { authority = false }
   for _, path in ipairs(paths) do
     local text, msg, code = fs.read(path, MAX_FILE)
     if not text and code ~= "ENOENT" then
       return nil, errors.wrap("known hosts", msg, code)
     end
     for line in (text or ""):gmatch("[^\r\n]+") do
-      found[#found + 1] = parse(line, name)
+      local host, authority = parse(line, name)
+      found[#found + 1] = host
+      found.authority = found.authority or authority or false
     end
   end
   return found

@@ -304,6 +304,9 @@ local function check_host_key(self, hosts, name)
   elseif verdict == "revoked" then
     return nil, errors.new("denied", self.op, "the server's host key is marked as revoked",
       { code = "HOSTKEY" })
+  elseif hosts.authority then
+    return nil, errors.new("unsupported", self.op,
+      "known_hosts asks for a host certificate, which libssh2 cannot check", { code = "KEYTYPE" })
   elseif verdict == "changed" then
     return nil, errors.new("denied", self.op,
       ("the server's %s key is not the one in known_hosts"):format(kind),
@@ -517,8 +520,8 @@ end
 
 ---Connects and logs in. Errors: "unavailable" (name, network, no answer), "denied" with code
 ---HOSTKEY, UNKNOWN_HOST, AUTH, PASSPHRASE (only keys that need one), KEYTYPE (certificates or FIDO
----keys might do) or RSA_SHA2, "unsupported" with RSA_SHA2 (known by an RSA key only) or KEX (no
----common algorithm).
+---keys might do) or RSA_SHA2, "unsupported" with RSA_SHA2 (known by an RSA key only), KEYTYPE
+---(known by a certificate) or KEX (no common algorithm).
 ---@async
 ---@param options farcall.SshOptions
 ---@return farcall.SshSession?

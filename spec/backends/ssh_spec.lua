@@ -244,6 +244,31 @@ describe("the ssh backend", function()
     end)()
   end)
 
+  it("takes OpenSSH where a host is known by a certificate", function()
+    local ca = helper.scratch() .. "/ca"
+    sshd.run("ssh-keygen -q -t ed25519 -N '' -f " .. ca)
+    local other = helper.scratch() .. "/other"
+    sshd.run("ssh-keygen -q -t ed25519 -N '' -f " .. other)
+    with_server(nil, false, function(one, own, server, _, logged)
+      local key = server.dir .. "/host"
+      sshd.run(("ssh-keygen -q -s %s -h -I here -n 127.0.0.1 %s.pub"):format(ca, key))
+      server:kill()
+      helper.write(server.dir .. "/config", ("HostCertificate %s-cert.pub\n"):format(key)
+        .. helper.read(server.dir .. "/config"))
+      server:start()
+      for _, authority in ipairs({ other, ca }) do
+        helper.write(own.known_hosts[1], "@cert-authority * " .. helper.read(authority .. ".pub"))
+        local result, err = one:exec({ backend = "ssh", options = own, command = "echo certified" })
+        if authority == ca then
+          assert.equal("certified\n", assert(result, tostring(err)).stdout)
+        else
+          assert.equal("denied", err.kind)
+        end
+      end
+      assert.is_truthy(logged[1]:find("certificates", 1, true), logged[1])
+    end)()
+  end)
+
   it("finds aliases in a configuration file, and jumps by it", function()
     local config = helper.scratch() .. "/config"
     helper.write(config, ([[
