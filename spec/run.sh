@@ -2,6 +2,8 @@
 # Runs every spec with the build in $1, and those of files, sockets and kills once more as an
 # ordinary user when this is root. Ends with `N passed, N failed`. Further arguments: only these
 # spec files.
+#
+# Most specs of services wait most of the time: they run beside the others, in a process of their own.
 set -u
 build=${1:-build}
 [ $# -gt 0 ] && shift
@@ -13,21 +15,44 @@ sh spec/testbed/up.sh || exit 1
 SPEC_COUNTS=$(mktemp)
 export SPEC_COUNTS
 chmod 666 "$SPEC_COUNTS"
-trap 'rm -f "$SPEC_COUNTS"' EXIT
+logs=$(mktemp -d)
+trap 'rm -rf "$SPEC_COUNTS" "$logs"' EXIT
 
 status=0
 specs() {
   "$build/spec_host" spec/run.lua -o spec/support/report.lua --helper spec/support/leaks.lua "$@"
 }
 
+# group NAME FILE...: these specs in the background; what they say is kept in a file.
+groups=""
+group() {
+  name=$1
+  shift
+  (specs "$@" >"$logs/$name" 2>&1; echo $? >"$logs/$name.status") &
+  groups="$groups $name"
+}
+
 if [ $# -gt 0 ]; then
   specs "$@" || status=1
 else
-  specs spec || status=1
+  group contract spec/backends/contract
+  # shellcheck disable=SC2046 # names of files, without spaces
+  group services $(find spec/backends -maxdepth 1 -name '*_spec.lua') spec/clients spec/faults \
+    spec/clean_up_spec.lua spec/environments_docker_spec.lua spec/embed_spec.lua
+  # shellcheck disable=SC2046
+  specs $(find spec -maxdepth 1 -name '*_spec.lua' ! -name clean_up_spec.lua \
+    ! -name environments_docker_spec.lua ! -name embed_spec.lua | sort) \
+    $(find spec -mindepth 1 -maxdepth 1 -type d ! -name backends ! -name clients ! -name faults |
+      sort) || status=1
   if [ "$(id -u)" -eq 0 ]; then
     echo "as an ordinary user:"
     sh spec/support/as_user.sh "$build" || status=1
   fi
+  wait
+  for name in $groups; do
+    cat "$logs/$name"
+    [ "$(cat "$logs/$name.status")" = 0 ] || status=1
+  done
 fi
 
 awk -v status="$status" '

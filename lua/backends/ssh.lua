@@ -44,7 +44,7 @@ local backend = {
     cwd = { type = "string", doc = "where commands start; the home directory unless set" },
   },
   caps = {
-    stdin = "stream", stdout = "stream", split = true, status = "code", kill = "none",
+    stdin = "stream", stdout = "stream", split = true, status = "exact", kill = "none",
     parallel = true, max_command = openssh.max_command,
   },
 }

@@ -14,6 +14,7 @@ local busted = require("busted")
 ---@field transports? ("uds"|"file")[] for Python; file unless given
 ---@field huge? boolean payloads of 64 MiB (yes unless false)
 ---@field die? fun(env: farcall.Env) makes the environment dead; without it, it cannot die
+---@field outlives? boolean commands without a deadline outlive their link
 ---@field shared? {key: string} options of an environment that the items share
 ---@field left? fun(engine: string): string[] what the service still holds for this engine, but for
 ---what is shared
