@@ -518,7 +518,7 @@ def ring():
 
 def lost(error):
     return {"error": {"kind": "lost",
-                      "message": f"the engine cannot be reached, the call was not made: {error}"}}
+                      "message": f"the request cannot be written, the call was not made: {error}"}}
 
 
 def read_reply(name):

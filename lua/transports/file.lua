@@ -411,6 +411,16 @@ local function command(self, turn, mark, arrived, chosen, way)
   return argv, stdin
 end
 
+-- What had no room over there may have some a second later.
+local function put_again(self, chosen, failed)
+  for _, entry in ipairs(chosen) do
+    if failed[entry.id] then
+      entry.not_before = task.now() + 1
+      table.insert(self.outbox, entry)
+    end
+  end
+end
+
 ---Reads one exec of a cycle to its last word.
 ---@async
 local function follow(self, process, cycle, reader)
@@ -431,6 +441,7 @@ local function follow(self, process, cycle, reader)
       reader.feed(bytes)
       if reader.put and not cycle.put then
         cycle.put = true
+        put_again(self, cycle.chosen, reader.failed)
         self.cost = self.cost * 0.75 + (task.now() - cycle.began) * 0.25
         self.delivering = nil
         self:schedule()
@@ -530,7 +541,7 @@ local function cycle(self)
   end
   self.turn = self.turn + 1
   self.execs = self.execs + 1
-  local own = { mark = hex(16), began = task.now(), turn = self.turn }
+  local own = { mark = hex(16), began = task.now(), turn = self.turn, chosen = chosen }
   self.delivering, self.latest = own, own
   self.waiting[own] = true
   local argv, stdin = command(self, own.turn, own.mark, arrived, chosen, way)
@@ -549,18 +560,12 @@ local function cycle(self)
   if self.closed or self.failure then
     return
   end
-  if not (reader and reader.put) then
+  if not own.put then
     -- Nobody knows what arrived: all of it is put in place once more, which does no harm.
     for _, entry in ipairs(chosen) do
       table.insert(self.outbox, entry)
     end
   else
-    for _, entry in ipairs(chosen) do
-      if reader.failed[entry.id] then
-        entry.not_before = task.now() + 1
-        table.insert(self.outbox, entry)
-      end
-    end
     for _, name in ipairs(arrived) do
       self.arrived[name] = nil
     end

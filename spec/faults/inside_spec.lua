@@ -115,7 +115,7 @@ def fill():
                 file.write(b"x" * size)
         except OSError:
             pass
-stop = time.monotonic() + 5
+stop = time.monotonic() + 4
 while time.monotonic() < stop:
     fill()
     time.sleep(0.01)
@@ -125,7 +125,7 @@ try:
 except ToolError as error:
     print(error.kind, "No space left" in str(error))
 os.unlink("/tmp/full")
-thread.join()
+thread.join(10)
 print(len(got), len(got[0]))
 print(note(text="third"))
 ]],

@@ -7,7 +7,7 @@ local task = require("farcall.task")
 local transport = require("farcall.transports.file")
 
 -- Seconds that the far side waits for a sign, where a spec waits for it.
-local LEASE = 5
+local LEASE = 4
 
 local function broken(how)
   return {
