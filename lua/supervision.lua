@@ -94,18 +94,20 @@ listen() {
   done
   sweep
 }
-# Whoever ends the whole group means the program: what follows it is still to be done.
-trap : TERM HUP INT
+# A function that is called with redirections keeps copies of what it gave up: exec does not.
 w= l=
 if [ "$deadline" -ne 0 ] || [ "$dir" != - ]; then
-  watch > /dev/null 3<&- 4>&- &
+  (exec < /dev/null > /dev/null 3<&- 4>&-; watch) &
   w=$!
 fi
 if [ "$stdin" = life ]; then
   exec < /dev/null
-  listen > /dev/null 4>&- &
+  (exec > /dev/null 4>&-; listen) &
   l=$!
 fi
+# Whoever ends the whole group means the program: what follows it is still to be done. Not sooner: a
+# child that has yet to give up the trap of its parent would miss the signal below.
+trap : TERM HUP INT
 (FARCALL_MARK=$m; export FARCALL_MARK; exec "$@" 2>&4 3<&- 4>&-)
 r=$?
 kill $w $l
