@@ -124,6 +124,7 @@ return function(setup)
       -- What it was in the middle of was not done a second time.
       assert.equal("1\n", one:output(("f=/tmp/farcall-contract-%s; if [ -e $f ]; then wc -l < $f;"
         .. " else echo 1; fi; rm -f $f"):format(one.mark)):gsub(" ", "") .. "")
+      one:assert_gone(40)
     end))
   end
 
