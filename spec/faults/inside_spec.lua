@@ -89,6 +89,7 @@ describe("a run in Docker", function()
       local result = run(options, { script = CALL })
       faults.ended(result, { status = "error", kind = "denied", error = "none of", calls = {} })
       assert.equal("", (docker.cli("exec " .. name .. " ls -A /tmp")))
+      docker.cli("rm -f " .. name)
       options = attached("--user 65534 --tmpfs /tmp:size=256k,mode=1777")
       assert.is_true(select(2, docker.cli("exec " .. name
         .. " sh -c 'head -c 200000 /dev/zero > /tmp/full'")))
