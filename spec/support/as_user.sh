@@ -22,6 +22,7 @@ cd "$copy"
 HOME=$copy/home setpriv --reuid="$user" --regid="$user" --init-groups \
   env -u XDG_RUNTIME_DIR -u XDG_STATE_HOME -u XDG_CONFIG_HOME \
   build/spec_host spec/run.lua -o spec/support/report.lua --helper spec/support/leaks.lua \
-  spec/core spec/transports spec/backends/local_spec.lua spec/tools spec/supervisor_spec.lua \
-  spec/engine_spec.lua spec/supervision_spec.lua spec/shell_spec.lua spec/journal_spec.lua spec/output_spec.lua spec/hostile_spec.lua \
+  spec/core spec/transports spec/backends/local_spec.lua spec/backends/contract/local_spec.lua \
+  spec/tools spec/supervisor_spec.lua spec/engine_spec.lua spec/supervision_spec.lua \
+  spec/shell_spec.lua spec/journal_spec.lua spec/output_spec.lua spec/hostile_spec.lua \
   spec/cli spec/trust_spec.lua spec/places_spec.lua
