@@ -17,6 +17,8 @@ echo "== many scripts in one engine"
 host bench/scripts.lua
 echo "== oneshots"
 host bench/oneshots.lua "$build"
+echo "== beyond this machine"
+sh bench/remote.sh "$build"
 echo "== base64"
 "$build/bench/base64"
 echo "== JSON"

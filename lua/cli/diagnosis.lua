@@ -217,8 +217,14 @@ local function backends(cfg, named, options, findings)
   if #names == 0 then
     return
   end
+  local current
+  -- What a backend says by the way, that it had to take a slower one for example.
+  cfg.log = function(_, text)
+    table.insert(findings, finding("backend " .. current, "warn", text))
+  end
   local one = engine.new(cfg)
   for _, name in ipairs(names) do
+    current = name
     for _, found in ipairs(examination.backend(one, name, named and options)) do
       found.name = "backend " .. found.name
       table.insert(findings, found)

@@ -82,6 +82,37 @@ describe("farcall doctor", function()
     assert.matches("farcall env gc", found.hint)
   end)
 
+  it("looks into the environments of backends, and says how to mend them", function()
+    if require("farcall.core.system").uid() ~= 0 then
+      return -- The services of the specs are root's.
+    end
+    local bed = (os.getenv("FARCALL_TESTBED") or "/var/tmp/farcall-testbed") .. "/ssh/"
+    local function about(...)
+      local told = {}
+      local got = cli.home():run({ "doctor", "--json", ... })
+      for _, found in ipairs(assert(json.decode(got.out)).findings) do
+        if found.name:find("^backend ") then
+          told[#told + 1] = ("%s: %s (%s)"):format(found.status, found.message, found.hint or "")
+        end
+      end
+      return table.concat(told, "\n"), got.code
+    end
+    local text, code = about("-b", "docker", "-o", "image=farcall-spec/busybox")
+    assert.equal(0, code, text)
+    assert.matches("ok: an exec takes %d+ ms", text)
+    assert.matches("ok: calls by files in /tmp", text, 1, true)
+    assert.matches("warn: no python3 (Python scripts cannot run there", text, 1, true)
+    text, code = about("-b", "docker", "-o", "image=x", "-o", "socket=/nonexistent/socket")
+    assert.equal(125, code)
+    assert.matches("^fail: [^\n]+%([^\n]+%)$", text)
+    text, code = about("-b", "ssh", "-o", "host=127.0.0.1", "-o", "user=farcall-far",
+      "-o", "port=" .. helper.read(bed .. "port.main"):match("%d+"), "-o", "config=none",
+      "-o", "identity=" .. bed .. "rsa", "-o", "known_hosts=" .. bed .. "known_hosts")
+    assert.equal(0, code, text)
+    assert.matches("warn: ssh 127.0.0.1: by OpenSSH, because libssh2", text, 1, true)
+    assert.matches("ok: python3 with json, socket and select", text, 1, true)
+  end)
+
   it("finds that the supervisor is missing", function()
     local home = cli.home()
     local got = home:run({ "doctor", "--json" }, { env = { FARCALL_SUPERVISOR = "/no/such" } })
