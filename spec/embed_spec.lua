@@ -429,12 +429,18 @@ backend "own" { use = "local", own_cwd = true, tree = "subreaper" }
     end)
   end)
 
-  it("does so in containers", function()
+  it("does so in containers and on another host", function()
     docker.setup()
-    example([[
+    local pipe = assert(io.popen("sh spec/testbed/ssh.sh"))
+    local bed = assert(pipe:read("*l"))
+    pipe:close()
+    example(([[
 backend "box" { use = "docker", image = "farcall-spec/debian" }
-backend "here" { use = "local" }
-]], { "box", "here" })
+backend "lab" {
+  use = "ssh", host = "127.0.0.1", port = %d, user = "farcall-far", agent = false,
+  config = "none", identity = { "%s/ed25519" }, known_hosts = { "%s/known_hosts" },
+}
+]]):format(helper.read(bed .. "/port.main"):match("%d+"), bed, bed), { "box", "lab" })
   end)
 
   it("works as a plugin, with backends that load modules", function()
