@@ -6,6 +6,11 @@
 local errors = require("farcall.errors")
 local core_loop = require("farcall.core.loop")
 
+-- LuaJIT 2.1-beta3 goes wrong, once in some hundred runs, where a compiled trace goes on behind a C
+-- function (trace stitching) that has resumed other tasks: `pairs` gave keys that are in no table.
+-- Beyond so many instructions it does not do that.
+jit.opt.start("minstitch=100000")
+
 local task = {}
 
 ---@class farcall.Task
