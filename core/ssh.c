@@ -414,6 +414,11 @@ static void pump(struct ssh *ssh) {
     die(ssh);
     return;
   }
+  if (ssh->serving && ssh->budget < READ_BUDGET) {
+    // Each step reads for all of them: one that came later may have taken in what an earlier one
+    // waits for, and the socket will not tell again.
+    ssh_kick(ssh);
+  }
   int one = 1;
   if (!ssh->serving || ssh->opening != NULL) {
     // Short questions and answers: the server's next packet would wait for our delayed ACK.
