@@ -47,7 +47,8 @@ PIVOT='
   cd /
   umount -l /.outside
 '
-if ! nsenter --mount="$dir/namespace/mnt" --wdns=/ /usr/bin/true 2>/dev/null 9>&-; then
+# One that was made before this checkout's place was there does not see it.
+if ! nsenter --mount="$dir/namespace/mnt" --wdns=/ /usr/bin/test -f "$here/apptainer.sh" 2>/dev/null 9>&-; then
   # The file that pins a namespace must be on a mount that nobody shares.
   mountpoint -q "$dir/namespace" || mount --bind "$dir/namespace" "$dir/namespace"
   mount --make-private "$dir/namespace"
