@@ -27,7 +27,7 @@ end
 ---@param setup spec.Contract
 return function(setup)
   it("ends at a deadline whatever was started", box.with(setup, function(one)
-    local running = task.spawn(one.exec, one, { command = STUBBORN, timeout = 4 })
+    local running = task.spawn(one.exec, one, { command = STUBBORN, timeout = 8 })
     assert.is_true(helper.eventually(function()
       return running:done() or all_alive(one)
     end))
