@@ -26,6 +26,8 @@ local function variables(preload, file)
   return {
     LD_PRELOAD = preload, FAKETIME_TIMESTAMP_FILE = file, FAKETIME_NO_CACHE = "1",
     FAKETIME_DONT_FAKE_MONOTONIC = "1",
+    -- In a sanitized build its library wants to be the first.
+    ASAN_OPTIONS = "verify_asan_link_order=0",
   }
 end
 
