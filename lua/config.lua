@@ -33,6 +33,7 @@ config.VARIABLES = {
   { name = "FARCALL_STATE_DIR", value = "state_dir", path = true, doc = "where runs are kept" },
   { name = "FARCALL_RUNTIME_DIR", value = "runtime_dir", path = true, doc = "where sockets are" },
   { name = "FARCALL_SUPERVISOR", doc = "the program farcall-supervisor, if not beside farcall" },
+  { name = "FARCALL_RUNNERS", doc = "the directory with the programs of runners" },
   { name = "FARCALL_LUA", doc = "the directory that holds farcall's Lua files, as farcall/" },
   { name = "FARCALL_RUN_DIR", doc = "set for scripts: where their socket and stub are" },
 }
@@ -56,6 +57,8 @@ config.VARIABLES = {
 ---@field passthrough string[]
 ---@field journal_sync "end"|"call"
 ---@field supervisor string path of farcall-supervisor
+---@field runner_dir? string directory with the programs of runners
+---@field runner_forms string[] "c", "python": those that are brought, the first first
 ---@field files string[] the files that were read
 ---@field origins table<string, string> where each value comes from
 ---@field log? farcall.Log set by who loads it
@@ -216,7 +219,8 @@ function config.load(options)
     stub_path = {}, passthrough = {}, limits = {}, max_calls_fixed = false, journal_sync = "end",
     stub_module = "farcall", state_dir = places.state_dir(environ),
     runtime_dir = places.runtime_dir(environ), environ = environ,
-    supervisor = places.supervisor(environ), lua_dir = places.LUA_DIR, files = {}, origins = {},
+    supervisor = places.supervisor(environ), runner_dir = places.runners(environ),
+    runner_forms = { "c", "python" }, lua_dir = places.LUA_DIR, files = {}, origins = {},
   }
   for name, value in pairs(DEFAULT_LIMITS) do
     cfg.limits[name] = value

@@ -32,7 +32,7 @@ engine.__index = engine
 ---@field allow? string[] narrows the tools
 ---@field policies? table[] {name or path, options}, added to the configuration's
 ---@field env? table<string, string> given to the script
----@field transport? "uds"|"file" the way that calls take; the one that costs least when absent
+---@field transport? "uds"|"stream"|"file" the way that calls take; the first that works when absent
 
 ---@class farcall.Hooks what the caller wants to hear while the script runs
 ---@field stdout? async fun(bytes: string) cleaned output as it comes
@@ -67,7 +67,7 @@ function engine.new(cfg)
     environments = environments.new({
       environ = cfg.environ, passthrough = cfg.passthrough, runtime_dir = cfg.runtime_dir,
       supervisor = cfg.supervisor, log = cfg.log,
-    }, cfg.state_dir),
+    }, cfg.state_dir, { dir = cfg.runner_dir, forms = cfg.runner_forms, log = cfg.log }),
   }, engine)
 end
 
@@ -76,6 +76,8 @@ local function open_environment(self, where)
   return self.environments:get(where)
 end
 
+local TRANSPORTS = { uds = true, stream = true, file = true }
+
 local function check_job(job)
   if type(job.script) ~= "string" or not job.script:find("%S") then
     return nil, errors.new("usage", "job", "the script is empty")
@@ -83,8 +85,9 @@ local function check_job(job)
   if job.script:find("\0", 1, true) then
     return nil, errors.new("usage", "job", "the script holds a NUL byte: it is not a text")
   end
-  if job.transport and job.transport ~= "uds" and job.transport ~= "file" then
-    return nil, errors.new("unsupported", "transport " .. job.transport, "there are uds and file")
+  if job.transport and not TRANSPORTS[job.transport] then
+    return nil, errors.new("unsupported", "transport " .. job.transport,
+      "there are uds, stream and file")
   end
   return true
 end

@@ -11,6 +11,7 @@ local guarded = require("farcall.guarded")
 local identity = require("farcall.identity")
 local json = require("farcall.core.json")
 local records = require("farcall.records")
+local resident = require("farcall.resident")
 local sha256 = require("farcall.core.sha256")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
@@ -35,10 +36,11 @@ local UNCERTAIN = { lost = true, timeout = true, cancelled = true, protocol = tr
 
 ---@param ctx table what a backend's open() is handed: environ, supervisor, log
 ---@param state_dir? string where records are kept; none are without it
+---@param runners? farcall.resident.Options none are brought without it
 ---@return farcall.Environments
-function environments.new(ctx, state_dir)
+function environments.new(ctx, state_dir, runners)
   return setmetatable({
-    open_ = {}, slots = {}, uses = {}, ctx = ctx, engine = identity.new(),
+    open_ = {}, slots = {}, uses = {}, ctx = ctx, engine = identity.new(), runners = runners,
     records = state_dir and records.new(state_dir),
   }, environments)
 end
@@ -233,7 +235,8 @@ local function open(self, where, slot)
   end
   slot.record = record
   env.caps = env.caps or where.backend.caps
-  return env.caps.kill == "native" and env or guarded.wrap(env, env.caps)
+  env = env.caps.kill == "native" and env or guarded.wrap(env, env.caps)
+  return self.runners and resident.wrap(env, self.runners) or env
 end
 
 -- Gives back one environment: its backend removes it if it is private, and lets go of it otherwise.

@@ -110,22 +110,36 @@ function places.make_private(path)
   return path
 end
 
----The supervisor is installed beside the program; a host program finds it from the Lua tree.
----@param environ table<string, string>
----@return string?
-function places.supervisor(environ)
-  if (environ.FARCALL_SUPERVISOR or "") ~= "" then
-    return environ.FARCALL_SUPERVISOR
-  end
+-- The first of these that is beside the program, or where a host program finds it from the Lua
+-- tree.
+local function companion(names)
   local beside = (system.exe() or ""):match("^(.*)/") or "."
   -- By name: in a build folder the directory itself is a link to the sources.
   local tree = places.LUA_DIR:match("^(.*)/") or "."
   for _, dir in ipairs({ beside, tree .. "/..", tree .. "/../../../bin" }) do
-    if fs.stat(dir .. "/farcall-supervisor") then
-      return dir .. "/farcall-supervisor"
+    for _, name in ipairs(names) do
+      if fs.stat(dir .. "/" .. name) then
+        return dir .. "/" .. name
+      end
     end
   end
   return nil
+end
+
+---The supervisor is installed beside the program.
+---@param environ table<string, string>
+---@return string?
+function places.supervisor(environ)
+  local set = environ.FARCALL_SUPERVISOR or ""
+  return set ~= "" and set or companion({ "farcall-supervisor" })
+end
+
+---The directory with the programs that go to environments.
+---@param environ table<string, string>
+---@return string?
+function places.runners(environ)
+  local set = environ.FARCALL_RUNNERS or ""
+  return set ~= "" and set or companion({ "runner", "../lib/farcall/runner" })
 end
 
 return places

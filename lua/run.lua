@@ -148,39 +148,22 @@ end
 
 -- The ways that calls can take, the one that costs least first.
 local TRANSPORTS = {
-  uds = require("farcall.transports.uds"), file = require("farcall.transports.file"),
+  uds = require("farcall.transports.uds"), stream = require("farcall.transports.stream"),
+  file = require("farcall.transports.file"),
 }
-local PREFERENCE = { "uds", "file" }
+local PREFERENCE = { "uds", "stream", "file" }
 
-local function possible(run, name)
-  local speaks = run.template.transports
+-- Why this way is none here, as far as can be said without trying; nil when it may be one.
+local function ruled_out(run, name)
+  local speaks, caps = run.template.transports, run.env.caps
   if speaks and not speaks[name] then
-    return nil, ("the stub for %s does not speak it"):format(run.template.language)
+    return ("the stub for %s does not speak it"):format(run.template.language)
+  elseif name == "uds" and not caps.same_host then
+    return "the environment does not share this machine's files"
+  elseif name == "stream" and (caps.stdin ~= "stream" or caps.stdout ~= "stream") then
+    return "an exec of this environment has no live standard input and output"
   end
-  if name == "uds" and not run.env.caps.same_host then
-    return nil, "the environment does not share this machine's files"
-  end
-  return true
-end
-
----@return string? name
----@return farcall.Error? err
-local function choose_transport(run)
-  local wanted = run.job.transport
-  if wanted then
-    local ok, why = possible(run, wanted)
-    if not ok then
-      return nil, errors.new("unsupported", "transport " .. wanted, why)
-    end
-    return wanted
-  end
-  for _, name in ipairs(PREFERENCE) do
-    if possible(run, name) then
-      return name
-    end
-  end
-  return nil, errors.new("unsupported", "transport", ("the stub for %s speaks none that works here")
-    :format(run.template.language))
+  return nil
 end
 
 ---The script's variables: the template's, then the job's.
@@ -205,22 +188,17 @@ local function words_of(run, dir, script)
   return words
 end
 
----Opens the transport, which furnishes the run's directory.
----@async
-local function open_session(run)
-  local name, err = choose_transport(run)
-  if not name then
-    return nil, err
-  end
-  run.transport = name
-  local contents
-  contents, err = stub.render(run.template, run.toolset, run.cfg.stub_options)
+---What a transport needs to know.
+---@return farcall.transport.Spec?
+---@return farcall.Error? err
+local function transport_spec(run)
+  local contents, err = stub.render(run.template, run.toolset, run.cfg.stub_options)
   if not contents then
     return nil, err
   end
   local script = script_name(run, contents)
   table.insert(contents, { name = script, text = run.job.script })
-  return TRANSPORTS[name].open({
+  return {
     env = run.env, token = run.token, files = contents, script = script,
     interpreter = run.template.interpreter, timeout = run.timeout, log = run.cfg.log,
     runtime_dir = run.cfg.runtime_dir,
@@ -233,7 +211,34 @@ local function open_session(run)
     on_request = function(request, respond)
       run.dispatch:call(request, respond)
     end,
-  })
+  }
+end
+
+---Opens the transport, which furnishes the run's directory: the one that was asked for, or the
+---first that works. One that cannot be had is passed over, and told why; other failures count.
+---@async
+local function open_session(run)
+  local spec, err = transport_spec(run)
+  if not spec then
+    return nil, err
+  end
+  local wanted, reasons = run.job.transport, {}
+  for _, name in ipairs(wanted and { wanted } or PREFERENCE) do
+    local why = ruled_out(run, name)
+    if not why then
+      local session
+      session, err = TRANSPORTS[name].open(spec)
+      if session or err.kind ~= "unsupported" or wanted then
+        run.transport = name
+        run.transport_reason = reasons[1] and table.concat(reasons, "; ") or nil
+        return session, err
+      end
+      why = err.msg
+    end
+    reasons[#reasons + 1] = name .. ": " .. why
+  end
+  return nil, errors.new("unsupported", "transport" .. (wanted and " " .. wanted or ""),
+    wanted and reasons[1]:sub(#wanted + 3) or table.concat(reasons, "; "))
 end
 
 ---@async
@@ -366,7 +371,8 @@ function Run:live()
   task.shield(clean_up, self)
   local result = {
     run_id = self.id, backend = self.where.name, environment = self.env.name or self.where.name,
-    transport = self.transport, execs = self.session and self.session.execs,
+    transport = self.transport, transport_reason = self.transport_reason,
+    execs = self.session and self.session.execs, runner = self.session and self.session.runner,
     tool_calls_made = self.dispatch.made, calls = json.array(self.dispatch.records),
     calls_omitted = self.dispatch.omitted > 0 and self.dispatch.omitted or nil,
     duration_seconds = task.now() - began,

@@ -234,7 +234,7 @@ print(sys.argv[1:], os.environ["GREETING"], os.path.basename(__file__))
         { { script = "x", backend = "local", options = { cdw = "/" } }, "config", "cwd" },
         { { script = "x", allow = { "termnal" } }, "usage", "terminal" },
         { { script = "x", language = "pythn" }, "not_found", "pythn" },
-        { { script = "x", transport = "stream" }, "unsupported", "stream" },
+        { { script = "x", transport = "strem" }, "unsupported", "strem" },
         { { script = "x", policies = { { name = "alow", options = {} } } }, nil, "alow" },
       }
       for _, case in ipairs(cases) do

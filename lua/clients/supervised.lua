@@ -22,19 +22,16 @@ local CONTROL_FD = 3
 ---@class farcall.Supervised: farcall.Process
 ---@field level string how the tree is held: "pidns", "cgroup" or "subreaper"
 ---@field pid integer the script's, as itself sees it
----@field private streams table<string, table> name -> fdbuf, while it is open
+---@field private streams table<string, table> name -> fdbuf or channel, while it is open
+---@field private lasting boolean the streams end by themselves when the tree has gone
 ---@field private rest table[] {name, bytes}: what was left in the streams when the tree was gone
 ---@field private status? table
 ---@field private failure? farcall.Error
 local Process = {}
 Process.__index = Process
 
--- Everything is over: the supervisor has been reaped and has said its last line. What is still in
--- the pipes is taken into memory, so that nothing has to be closed by whoever does not read it.
-local function finish(self)
-  if self.ended.is_set() then
-    return
-  end
+-- Takes what is still in the pipes into memory.
+local function take_rest(self)
   for _, name in ipairs({ "out", "err" }) do
     local stream = self.streams[name]
     local taken = 0
@@ -51,6 +48,17 @@ local function finish(self)
     end
     self.streams[name] = nil
   end
+end
+
+-- Everything is over: the supervisor has been reaped and has said its last line. Nothing has to be
+-- closed by whoever does not read the rest.
+local function finish(self)
+  if self.ended.is_set() then
+    return
+  end
+  if not self.lasting then
+    take_rest(self)
+  end
   self:close_stdin()
   self.control:close()
   self.child:close()
@@ -59,7 +67,8 @@ local function finish(self)
   end
   self.started.set()
   self.ended.set()
-  for _, wake in ipairs({ self.wake_reader or false, self.wake_writer or false }) do
+  -- Whoever reads streams that last hears of their end from them.
+  for _, wake in ipairs({ not self.lasting and self.wake_reader, self.wake_writer or false }) do
     if wake then
       wake()
     end
@@ -240,10 +249,14 @@ function Process:write(bytes)
 end
 
 function Process:close_stdin()
-  if self.stdin then
+  if not self.stdin then
+    return
+  elseif self.lasting then
+    self.stdin:finish()
+  else
     self.stdin:close()
-    self.stdin = nil
   end
+  self.stdin = nil
 end
 
 ---Sends a signal to the script's process group; for more than that there is kill.
@@ -387,6 +400,26 @@ end
 ---@field umask? integer
 ---@field timeout? number seconds until the supervisor ends it by itself
 
+-- Waits until the program runs, or is known not to.
+---@async
+local function await_start(self)
+  self.control:on_readable(function()
+    hear(self)
+  end)
+  local ok, reason = pcall(self.started.wait)
+  if not ok then
+    -- Cancelled: nobody else knows of this process.
+    task.shield(self.kill, self)
+    error(reason, 0)
+  end
+  if self.pid then
+    return self
+  end
+  self.ended.wait()
+  return nil, self.failure or errors.new("lost", self.op, "its supervisor died",
+    { partial = last_words(self) })
+end
+
 ---Starts a program. Returns when it runs.
 ---@async
 ---@param spec farcall.supervised.Spec
@@ -417,21 +450,55 @@ function supervised.start(spec)
     self.reaped = true
     settle(self)
   end)
-  control:on_readable(function()
-    hear(self)
-  end)
-  local ok, reason = pcall(self.started.wait)
-  if not ok then
-    -- Cancelled: nobody else knows of this process.
-    task.shield(self.kill, self)
-    error(reason, 0)
+  return await_start(self)
+end
+
+-- Stands for the child where the supervisor is another process' child: its end is that of the
+-- control channel, and closing that makes it end its tree.
+local function far_child(control)
+  return {
+    kill = function()
+      control:close()
+    end,
+    close = function() end,
+  }
+end
+
+---The options of a supervisor that somebody else starts, and then what it takes over its control
+---channel, before all else.
+---@param spec farcall.supervised.Spec without supervisor, prefix, env and cwd
+---@return string[] options
+---@return string bytes
+function supervised.order(spec)
+  local argv = arguments({
+    prefix = {}, supervisor = "", argv = spec.argv, environ = spec.environ, tree = spec.tree,
+    inner_cwd = spec.inner_cwd, grace = spec.grace, rlimits = spec.rlimits, timeout = spec.timeout,
+  })
+  -- Without the program's name, --control and its number, and the -- at the end.
+  local options = {}
+  for i = 4, #argv - 1 do
+    options[#options + 1] = argv[i]
   end
-  if self.pid then
-    return self
-  end
-  self.ended.wait()
-  return nil, self.failure or errors.new("lost", self.op, "its supervisor died",
-    { partial = last_words(self) })
+  return options, (spec.environ or "") .. words(spec)
+end
+
+---A program whose supervisor has been started by somebody else, with these channels (the methods of
+---farcall.core.fdbuf) to it. Returns when it runs. Its streams must end by themselves when its tree
+---has gone.
+---@async
+---@param spec farcall.supervised.Spec as for order()
+---@param channels {control: table, stdin?: table, out: table, err: table} stdin may be out, whose
+---other direction it is then
+---@return farcall.Supervised?
+---@return farcall.Error? err
+---@nodiscard
+function supervised.join(spec, channels)
+  return await_start(setmetatable({
+    child = far_child(channels.control), control = channels.control, stdin = channels.stdin,
+    grace = spec.grace, tree = spec.tree, op = "exec " .. spec.argv[1],
+    inner_cwd = spec.inner_cwd, streams = { out = channels.out, err = channels.err }, rest = {},
+    started = task.event(), ended = task.event(), reaped = true, lasting = true,
+  }, Process))
 end
 
 return supervised

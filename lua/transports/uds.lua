@@ -203,20 +203,29 @@ function Server:close()
   end
 end
 
----Serves calls on `path`, which must be in a directory that only this user can enter.
----@param path string
+---Serves the connections that it is handed by server:accept(io, peer), io with the methods of
+---farcall.core.fdbuf. Whoever listens is kept in server.listener.
 ---@param token string of this run
 ---@param on_request fun(request: table, reply: fun(reply: table): boolean, string?) called on the
 ---loop for each good request; reply must be called exactly once, with {result} or {error}, and
 ---returns whether it was sent, and what of it could not be
+---@return farcall.uds.Server
+function uds.server(token, on_request)
+  return setmetatable({
+    token = token, on_request = on_request, uid = system.uid(), connections = {}, count = 0,
+    large = 0, queue = {},
+  }, Server)
+end
+
+---Serves calls on `path`, which must be in a directory that only this user can enter.
+---@param path string
+---@param token string of this run
+---@param on_request function as for uds.server
 ---@return farcall.uds.Server?
 ---@return string? message
 ---@return string? code
 function uds.serve(path, token, on_request)
-  local server = setmetatable({
-    token = token, on_request = on_request, uid = system.uid(), connections = {}, count = 0,
-    large = 0, queue = {},
-  }, Server)
+  local server = uds.server(token, on_request)
   local function accept(io, peer)
     server:accept(io, peer)
   end
@@ -265,17 +274,19 @@ function uds.open(spec)
   return self
 end
 
----Starts the script by the first of the interpreters that is there.
+---Starts a script by the first of the interpreters that is there.
 ---@async
+---@param spec farcall.transport.Spec
+---@param dir string of the run
 ---@return farcall.Process?
 ---@return farcall.Error? err
-function Session:start()
-  local spec, failure = self.spec, nil
-  local variables = spec.variables(self.dir)
-  variables.FARCALL_RUN_DIR = self.dir
+function uds.start(spec, dir)
+  local failure
+  local variables = spec.variables(dir)
+  variables.FARCALL_RUN_DIR = dir
   for _, interpreter in ipairs(spec.interpreter) do
     local argv = { interpreter }
-    for _, word in ipairs(spec.words(self.dir, self.dir .. "/" .. spec.script)) do
+    for _, word in ipairs(spec.words(dir, dir .. "/" .. spec.script)) do
       argv[#argv + 1] = word
     end
     local process, err = spec.env:start({ argv = argv, env = variables, stdin = "null" })
@@ -288,6 +299,13 @@ function Session:start()
     end
   end
   return nil, failure
+end
+
+---@async
+---@return farcall.Process?
+---@return farcall.Error? err
+function Session:start()
+  return uds.start(self.spec, self.dir)
 end
 
 ---Removes what the run had here. Idempotent; after the script's process has been killed.

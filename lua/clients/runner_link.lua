@@ -1,0 +1,322 @@
+-- SPDX-License-Identifier: MIT
+-- What a runner and its engine speak through: the standard input and output of an exec. It brings
+-- the runner into the environment, and a new link when one is lost and the runner waits for that.
+
+local errors = require("farcall.errors")
+local far = require("farcall.clients.runner_sh")
+local fs = require("farcall.core.fs")
+local sha256 = require("farcall.core.sha256")
+local system = require("farcall.core.system")
+local task = require("farcall.task")
+
+local runner_link = {}
+
+local PIECE = 262144
+-- Seconds until a runner must have said hello, and what it may say before that.
+local HELLO_TIMEOUT = 30
+local MAX_NOISE = 1024 * 1024
+local MAX_WORDS = 4096
+-- Seconds that a runner takes to end its trees and itself.
+local FAREWELL = 15
+-- Seconds between two tries to get a new link.
+local TRY_AGAIN = 0.5
+local WIRE_VERSION = "1"
+local MAX_PROGRAM = 1024 * 1024
+
+---@class farcall.runner_link.Options
+---@field dir string where the programs are: farcall-runner-MACHINE and runner.py
+---@field forms string[] "c", "python": those that may be used
+---@field grace number seconds that the runner waits for a new link; 0: it ends with its link
+---@field log? fun(level: string, text: string)
+
+---@class farcall.RunnerLink
+---@field form "c"|"python"
+---@field machine string of the environment, as uname -m says
+---@field private process? farcall.Process
+---@field private waiting? function resumes the writer
+local Link = {}
+Link.__index = Link
+
+local function hex(count)
+  return (system.random(count):gsub(".", function(char)
+    return ("%02x"):format(char:byte())
+  end))
+end
+
+---The programs that can be sent: of the directory, read once.
+---@type table<string, table<string, {text: string, hash: string}>>
+local shelf = {}
+
+---@return table<string, {text: string, hash: string}>? programs by machine, and "python"
+---@return farcall.Error? err
+local function programs_of(dir)
+  if shelf[dir] then
+    return shelf[dir]
+  end
+  local names, message, code = fs.list(dir)
+  if not names then
+    return nil, errors.wrap("directory " .. dir, message, code)
+  end
+  local programs = {}
+  for _, name in ipairs(names) do
+    local machine = name == "runner.py" and "python" or name:match("^farcall%-runner%-([%w_]+)$")
+    local text = machine and fs.read(dir .. "/" .. name, MAX_PROGRAM)
+    if text then
+      programs[machine] = { text = text, hash = sha256.hex(text) }
+    end
+  end
+  shelf[dir] = programs
+  return programs
+end
+
+local function words_of(self, verb, mark)
+  local words = {
+    "sh", "-c", far.BRING, "sh", mark, verb, ("%d"):format(self.options.grace * 1000),
+    table.concat(self.options.forms, " "), self.word,
+  }
+  for machine, program in pairs(self.programs) do
+    words[#words + 1] = machine
+    words[#words + 1] = ("%d"):format(#program.text)
+    if machine ~= "python" then
+      words[#words + 1] = program.hash
+    end
+  end
+  return words
+end
+
+-- Reads standard output up to the next line of ours. What belongs to standard error is kept: the
+-- last of it says what went wrong.
+---@async
+---@return string? line
+local function next_line(self, process, mark)
+  local start = "\n" .. mark .. " "
+  while true do
+    local _, from = self.held:find(start, 1, true)
+    local to = from and self.held:find("\n", from + 1, true)
+    if to then
+      local line = self.held:sub(from + 1, to - 1)
+      self.held = self.held:sub(to + 1)
+      return line
+    elseif #self.held > MAX_NOISE then
+      return nil
+    end
+    local stream, bytes = process:read(PIECE)
+    if not stream then
+      return nil
+    elseif stream == "out" then
+      self.held = self.held .. bytes
+    else
+      self.said = (self.said .. bytes):sub(-MAX_WORDS)
+    end
+  end
+end
+
+local function last_line(text)
+  return text:gsub("%s+$", ""):match("[^\n]*$")
+end
+
+-- One exec that becomes the runner, or leads to it. Its hello, or why there is none.
+---@async
+local function converse(self, process, mark)
+  while true do
+    local line = next_line(self, process, mark)
+    if not line then
+      local said = last_line(self.said)
+      return nil, errors.new("unsupported", "runner",
+        said ~= "" and said or "the exec ended before it said anything")
+    end
+    local word, rest = line:match("^(%l+) ?(.*)$")
+    if word == "send" and self.programs[rest] then
+      self.form = rest == "python" and "python" or "c"
+      local sent, err = process:write(self.programs[rest].text)
+      if not sent then
+        return nil, err
+      end
+    elseif word == "hello" or word == "resumed" then
+      return rest
+    elseif word == "none" then
+      return nil, errors.new("unsupported", "runner", rest)
+    elseif word == "error" then
+      return nil, errors.new("unsupported", "runner", "it did not start: " .. rest)
+    else
+      return nil, errors.new("protocol", "runner", "it said something else than hello")
+    end
+  end
+end
+
+---@async
+local function bring(self, verb, seconds)
+  local mark = hex(16)
+  self.held, self.said = "", ""
+  local process, err = self.env:start({ argv = words_of(self, verb, mark), stdin = "pipe" })
+  if not process then
+    return nil, err
+  end
+  if verb == "attach" then
+    process:write(("%s %.0f\n"):format(self.token, self.mux:received()))
+  end
+  local ok, rest, failure = pcall(task.timeout, seconds, converse, self, process, mark)
+  if ok and rest then
+    return process, rest
+  end
+  task.shield(process.kill, process)
+  if not ok then
+    error(rest, 0)
+  end
+  return nil, failure.kind == "timeout" and errors.new("unsupported", "runner",
+    ("it did not say hello within %d s"):format(seconds)) or failure
+end
+
+---Whoever has put something into the mux calls this.
+function Link:wake()
+  local resume = self.waiting
+  if resume then
+    self.waiting = nil
+    resume()
+  end
+end
+
+---@async
+local function write_all(self, process)
+  while self.process == process do
+    local bytes = self.mux:output()
+    if bytes then
+      local sent = process:write(bytes)
+      if not sent then
+        return
+      end
+    else
+      task.await(function(resume)
+        self.waiting = resume
+        return function()
+          self.waiting = nil
+        end
+      end)
+    end
+  end
+end
+
+---@async
+local function read_all(self, process)
+  local bytes, stream = self.held, "out"
+  self.held = ""
+  while stream do
+    if stream == "err" then
+      self.said = (self.said .. bytes):sub(-MAX_WORDS)
+    elseif #bytes > 0 then
+      local fed, message, code = self.mux:feed(bytes)
+      if not fed then
+        return errors.new("protocol", "runner", "it broke the rules of the wire: " .. message,
+          { code = code })
+      end
+    end
+    stream, bytes = process:read(PIECE)
+  end
+  local said = last_line(self.said)
+  return errors.new("lost", "runner", said ~= "" and said or "its link has ended")
+end
+
+-- A new link, as long as the runner waits for one.
+---@async
+local function relink(self, failure)
+  local last = task.now() + self.options.grace
+  self.mux:suspend()
+  while not self.closed do
+    local process, rest = bring(self, "attach", math.max(1, last - task.now()))
+    local received = process and tonumber(rest:match("^(%d+)$"))
+    if received and self.mux:resume(received) then
+      return process
+    elseif process then
+      process:kill()
+      return nil, errors.new("protocol", "runner", "it resumed at what was never sent")
+    elseif task.now() + TRY_AGAIN > last then
+      return nil, failure
+    end
+    task.sleep(TRY_AGAIN)
+  end
+  return nil, failure
+end
+
+-- Holds the link until it is lost for good.
+---@async
+local function hold(self, process)
+  local failure
+  while process do
+    self.process = process
+    local writer = task.spawn(write_all, self, process)
+    failure = read_all(self, process)
+    self.process = nil
+    writer:cancel()
+    process:kill()
+    process = nil
+    if failure.kind == "lost" and self.options.grace > 0 and not self.closed then
+      process, failure = relink(self, self.reason or failure)
+      self.reason = nil
+      self.relinked = (self.relinked or 0) + 1
+    end
+  end
+  self.on_lost(self.reason or failure)
+end
+
+---Cuts the link: the runner is not heard of any more.
+---@param err farcall.Error
+function Link:lose(err)
+  if self.process then
+    self.reason = err
+    task.spawn(self.process.kill, self.process)
+  end
+end
+
+---The runner has been told to end: gives it the time for that.
+---@async
+function Link:last_words()
+  self.closed = true
+  if not self.holder:done() then
+    task.timeout(FAREWELL, self.holder.join, self.holder)
+  end
+  self:close()
+end
+
+---Lets go of the exec. Idempotent.
+function Link:close()
+  self.closed = true
+  if self.process then
+    task.spawn(self.process.kill, self.process)
+  end
+end
+
+---@async
+---@param env farcall.Env
+---@param options farcall.runner_link.Options
+---@param mux farcall.Mux
+---@param on_lost fun(err: farcall.Error) called once, when there is no link any more
+---@return farcall.RunnerLink?
+---@return farcall.Error? err
+---@nodiscard
+function runner_link.open(env, options, mux, on_lost)
+  local self = setmetatable({
+    env = env, options = options, mux = mux, on_lost = on_lost, word = hex(8), token = hex(32),
+    form = "c",
+  }, Link)
+  local err
+  self.programs, err = programs_of(options.dir)
+  if not self.programs then
+    return nil, err
+  end
+  local process, rest = bring(self, "serve", HELLO_TIMEOUT)
+  if not process then
+    return nil, rest
+  end
+  local version, level, machine = rest:match("^(%d+) %d+ %d+ (%S+) (%S+)$")
+  if version ~= WIRE_VERSION then
+    task.shield(process.kill, process)
+    return nil, errors.new("protocol", "runner",
+      ("it speaks version %s of the wire, not %s"):format(tostring(version), WIRE_VERSION))
+  end
+  self.level, self.machine = level, machine
+  process:write(self.token .. "\n")
+  self.holder = task.spawn(hold, self, process)
+  return self
+end
+
+return runner_link

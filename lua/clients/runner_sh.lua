@@ -1,0 +1,99 @@
+-- SPDX-License-Identifier: MIT
+-- How a runner gets into an environment: one exec, in POSIX sh with the usual small programs, which
+-- finds out what can run there, asks for it, and becomes it. Every line that is for the engine
+-- begins with the random mark of that exec.
+
+local far = {}
+
+-- $1 mark, $2 "serve" or "attach" (to one that has lost its link), $3 grace in milliseconds, $4 the
+-- forms that are wanted ("c python"), $5 word in the name of the directory in which a runner with a
+-- grace waits for a new link, then machine, size and SHA-256 of each program, "python" and size.
+-- Says: send MACHINE, send python, none WORDS; then the runner itself speaks.
+--
+-- The program is kept in a directory of the user's own, under its hash, and checked each time that
+-- it is found: whoever else can write there can be us already. Some places cannot hold a program
+-- (noexec), which only running it tells.
+far.BRING = [=[
+mark=$1 verb=$2 grace=$3 forms=$4 link=${TMPDIR:-/tmp}/farcall-link-$5
+shift 5
+umask 077
+LC_ALL=C
+export LC_ALL
+say() { printf '\n%s %s\n' "$mark" "$*"; }
+hash_of() { sum=$(sha256sum < "$1" 2> /dev/null) && sum=${sum%% *}; }
+# The words of a runner.
+case $verb$grace in
+attach*) rest="attach $mark" ;;
+serve0) rest="serve $mark 0" link= ;;
+*) rest="serve $mark $grace" ;;
+esac
+machine= size= sum= python= why='the static runner is not wanted'
+case " $forms " in *" c "*)
+  machine=$(uname -m) why="there is no runner for $machine"
+esac
+while [ $# -gt 0 ]; do
+  case $1 in
+  python) python=$2; shift 2 ;;
+  *)
+    if [ "$1" = "$machine" ]; then size=$2 want=$3; fi
+    shift 3
+    ;;
+  esac
+done
+if [ -n "$size" ]; then
+  why='no directory takes a program' sent=
+  id=$(id -u)
+  for base in "${XDG_CACHE_HOME:-${HOME:-/}/.cache}" /tmp /var/tmp /dev/shm; do
+    dir=$base/farcall-$id file=$base/farcall-$id/runner-$want
+    mkdir -p "$dir" 2> /dev/null
+    [ -d "$dir" ] && [ ! -L "$dir" ] && [ -O "$dir" ] && [ -w "$dir" ] || continue
+    case $(ls -ld "$dir") in drwx------*) ;; *) continue ;; esac
+    if [ -x "$file" ] && hash_of "$file" && [ "$sum" = "$want" ]; then
+      exec "$file" $rest ${link:+"$link"}
+    fi
+    new=$file.$$
+    if [ -z "$sent" ]; then
+      : > "$new" && chmod 700 "$new" && [ -x "$new" ] || { rm -f "$new"; continue; }
+      say send "$machine"
+      head -c "$size" > "$new" && sent=$new
+    else
+      cp "$sent" "$new"
+      rm -f "$sent"
+      sent=$new
+    fi 2> /dev/null
+    if [ "$(wc -c < "$new")" -ne "$size" ]; then
+      why='a directory was full' sent=
+      rm -f "$new"
+      break
+    fi
+    if hash_of "$new" && [ "$sum" != "$want" ]; then
+      why='it did not arrive as it was sent' sent=
+      rm -f "$new"
+      break
+    fi
+    if "$new" version > /dev/null 2>&1; then
+      mv -f "$new" "$file"
+      exec "$file" $rest ${link:+"$link"}
+    fi
+  done
+  [ -z "$sent" ] || rm -f "$sent"
+fi
+case " $forms " in *" python "*)
+  for python3 in python3 /usr/bin/python3; do
+    command -v "$python3" > /dev/null 2>&1 || continue
+    say send python
+    exec "$python3" -c 'import os
+t = b""
+while len(t) < '"$python"':
+    p = os.read(0, '"$python"' - len(t))
+    if not p:
+        raise SystemExit(1)
+    t += p
+exec(compile(t, "farcall-runner", "exec"))' $rest ${link:+"$link"}
+  done
+  why="$why; there is no python3"
+esac
+say none "$why"
+]=]
+
+return far

@@ -1,0 +1,166 @@
+-- SPDX-License-Identifier: MIT
+-- An environment in which a runner may live. Where one does, everything is started by it, from
+-- inside, which costs about a millisecond; without one every process is an exec of its own.
+
+local errors = require("farcall.errors")
+local supervised = require("farcall.clients.supervised")
+local task = require("farcall.task")
+
+local resident = {}
+
+-- Seconds between TERM and KILL where the backend says nothing else.
+local GRACE = 2
+
+---@class farcall.Resident: farcall.Env
+---@field inner farcall.Env the environment as its backend opened it, under its guard
+---@field bare? farcall.Env its execs without a guard, where it has one
+---@field private runner? farcall.Runner
+---@field private coming? table the event of a runner that is being brought
+local Resident = {}
+Resident.__index = Resident
+
+local function block(variables)
+  local parts = {}
+  for name, value in pairs(variables or {}) do
+    parts[#parts + 1] = name .. "=" .. value .. "\0"
+  end
+  return #parts > 0 and table.concat(parts) or nil
+end
+
+-- Where a command starts; the runner itself was started where the environment starts commands.
+local function directory(self, cwd)
+  if not cwd or cwd:sub(1, 1) == "/" or not self.cwd then
+    return cwd
+  end
+  return self.cwd .. "/" .. cwd
+end
+
+local function hold(self, process)
+  self.running[process] = true
+  return process
+end
+
+---@async
+local function start_inside(self, spec)
+  local sound, unsound = supervised.check(spec)
+  if not sound then
+    return nil, unsound
+  end
+  local process, err = self.runner:exec({
+    argv = spec.argv or { self.shell, "-c", spec.command }, environ = block(spec.env),
+    inner_cwd = directory(self, spec.cwd), tree = self.inner.tree or "auto",
+    grace = self.inner.grace or GRACE, timeout = spec.timeout, stdin = spec.stdin or "null",
+  })
+  return process and hold(self, process), err
+end
+
+---@async
+---@param spec farcall.StartSpec
+---@return farcall.Process?
+---@return farcall.Error? err
+function Resident:start(spec)
+  -- What has a life of its own is watched by files of the environment: see transports/file.lua.
+  if spec.life or not self:has_runner() then
+    return self.inner:start(spec)
+  end
+  return start_inside(self, spec)
+end
+
+---Whether a runner lives there now.
+---@return boolean
+function Resident:has_runner()
+  return self.runner ~= nil and self.runner:alive()
+end
+
+-- Why there can be none.
+local function impossible(self)
+  local caps = self.caps
+  if not self.runners.dir then
+    return errors.new("unsupported", "runner", "the programs of runners are not installed",
+      { hint = "build or install farcall whole, or set FARCALL_RUNNERS" })
+  elseif caps.stdin ~= "stream" or caps.stdout ~= "stream" then
+    return errors.new("unsupported", "runner", "an exec of this environment has no live standard"
+      .. " input and output")
+  end
+  return nil
+end
+
+---The runner of this environment; brought when there is none yet. Any number may ask.
+---@async
+---@return farcall.Runner?
+---@return farcall.Error? err of kind unsupported where there can be none
+---@nodiscard
+function Resident:bring()
+  if self:has_runner() then
+    return self.runner
+  end
+  local err = impossible(self)
+  if err then
+    return nil, err
+  end
+  if not self.coming then
+    local coming = task.event()
+    self.coming = coming
+    -- In a task of its own: it is for all who ask, and whoever came first may give up.
+    task.spawn(function()
+      -- Loaded here: most starts of the program never need it.
+      local runner = require("farcall.clients.runner")
+      local ok, one, failure = pcall(runner.start, self.bare or self.inner, {
+        dir = self.runners.dir, forms = self.runners.forms, grace = self.link_grace,
+        log = self.runners.log,
+      })
+      self.coming = nil
+      if ok and one and self.closed then
+        one:close()
+        one, failure = nil, errors.new("unavailable", "runner", "the environment is closed")
+      end
+      self.runner = ok and one or nil
+      coming.set(self.runner, not ok and (errors.is(one) and one
+        or errors.new("internal", "runner", tostring(one))) or failure)
+    end)
+  end
+  return self.coming.wait()
+end
+
+function Resident:alive()
+  return not self.inner.alive or self.inner:alive()
+end
+
+---@async
+function Resident:close()
+  self.closed = true
+  if self.coming then
+    self.coming.wait()
+  end
+  if self.runner then
+    self.runner:close()
+  end
+  return self.inner:close()
+end
+
+---@class farcall.resident.Options
+---@field dir string where the programs of runners are
+---@field forms string[] "c", "python": those that may be used
+---@field log? fun(level: string, text: string)
+
+---Makes an environment one in which a runner can live.
+---@param inner farcall.Env
+---@param options farcall.resident.Options
+---@return farcall.Resident
+function resident.wrap(inner, options)
+  local self = setmetatable({
+    inner = inner, bare = inner.bare, caps = inner.caps, name = inner.name, cwd = inner.cwd,
+    shell = inner.shell or "sh", runners = options, link_grace = inner.link_grace or 0,
+    running = setmetatable({}, { __mode = "k" }),
+  }, Resident)
+  for _, name in ipairs({ "get", "put" }) do
+    if inner[name] then
+      self[name] = function(_, ...)
+        return inner[name](inner, ...)
+      end
+    end
+  end
+  return self
+end
+
+return resident
