@@ -235,8 +235,8 @@ local function open(self, where, slot)
   end
   slot.record = record
   env.caps = env.caps or where.backend.caps
-  env = env.caps.kill == "native" and env or guarded.wrap(env, env.caps)
-  return self.runners and resident.wrap(env, self.runners) or env
+  local held = env.caps.kill == "native" and env or guarded.wrap(env, env.caps)
+  return self.runners and resident.wrap(held, env, self.runners) or held
 end
 
 -- Gives back one environment: its backend removes it if it is private, and lets go of it otherwise.

@@ -8,11 +8,12 @@ local task = require("farcall.task")
 
 local resident = {}
 
--- Seconds between TERM and KILL where the backend says nothing else.
-local GRACE = 2
+-- Seconds between TERM and KILL, and how trees are held, where the backend says nothing else. The
+-- surer levels would give every process a view of its own of what runs there.
+local GRACE, TREE = 2, "subreaper"
 
 ---@class farcall.Resident: farcall.Env
----@field inner farcall.Env the environment as its backend opened it, under its guard
+---@field inner farcall.Env as its backend opened it, under its guard if it needs one
 ---@field bare? farcall.Env its execs without a guard, where it has one
 ---@field private runner? farcall.Runner
 ---@field private coming? table the event of a runner that is being brought
@@ -48,8 +49,8 @@ local function start_inside(self, spec)
   end
   local process, err = self.runner:exec({
     argv = spec.argv or { self.shell, "-c", spec.command }, environ = block(spec.env),
-    inner_cwd = directory(self, spec.cwd), tree = self.inner.tree or "auto",
-    grace = self.inner.grace or GRACE, timeout = spec.timeout, stdin = spec.stdin or "null",
+    inner_cwd = directory(self, spec.cwd), tree = self.tree, grace = self.grace,
+    timeout = spec.timeout, stdin = spec.stdin or "null",
   })
   return process and hold(self, process), err
 end
@@ -145,12 +146,14 @@ end
 
 ---Makes an environment one in which a runner can live.
 ---@param inner farcall.Env
+---@param raw farcall.Env as its backend opened it
 ---@param options farcall.resident.Options
 ---@return farcall.Resident
-function resident.wrap(inner, options)
+function resident.wrap(inner, raw, options)
   local self = setmetatable({
     inner = inner, bare = inner.bare, caps = inner.caps, name = inner.name, cwd = inner.cwd,
-    shell = inner.shell or "sh", runners = options, link_grace = inner.link_grace or 0,
+    shell = raw.shell or "sh", tree = raw.tree or TREE, grace = raw.grace or GRACE,
+    link_grace = raw.link_grace or 0, runners = options,
     running = setmetatable({}, { __mode = "k" }),
   }, Resident)
   for _, name in ipairs({ "get", "put" }) do

@@ -198,6 +198,7 @@ function backend.open(options, ctx)
   end
   return setmetatable({
     name = "local", caps = backend.caps, options = options, supervisor = ctx.supervisor,
+    tree = options.tree, grace = options.grace, shell = options.shell,
     cwd = cwd:gsub("/%.$", ""), own_cwd = own_cwd, variables = variables,
     rlimits = rlimits, running = setmetatable({}, { __mode = "k" }),
   }, Env)

@@ -42,6 +42,10 @@ local backend = {
       doc = "who speaks SSH: libssh2 where it can, or this one",
     },
     cwd = { type = "string", doc = "where commands start; the home directory unless set" },
+    link_grace = {
+      type = "seconds", default = 10,
+      doc = "how long a script goes on over there when the link is lost, for another link",
+    },
   },
   caps = {
     stdin = "stream", stdout = "stream", split = true, status = "exact", kill = "none",
@@ -207,7 +211,7 @@ function backend.open(options, ctx)
   caps.max_command = (session.max_command or ssh_session.max_command) - mark.overhead
   return setmetatable({
     name = planned.user .. "@" .. options.host, session = session, mark = mark, caps = caps,
-    cwd = options.cwd,
+    cwd = options.cwd, link_grace = options.link_grace,
   }, Env)
 end
 

@@ -335,6 +335,7 @@ end
 function command.env(place)
   return setmetatable({
     name = place.name, caps = place.bare and BARE_CAPS or command.CAPS, place = place,
+    grace = place.grace,
     cwd = place.cwd or "/", running = setmetatable({}, { __mode = "k" }),
   }, Env)
 end

@@ -213,8 +213,8 @@ end
 ---Listens on a Unix socket there.
 ---@async
 ---@param path string absolute, in a directory that nobody else can enter
----@param on_accept fun(io: table, peer: {pid: integer, uid: integer}) called on the loop; io has the
----methods of farcall.core.fdbuf
+---@param on_accept fun(io: table, peer: {pid: integer, uid: integer}) called on the loop; io has
+---the methods of farcall.core.fdbuf
 ---@return {close: fun()}? listener
 ---@return farcall.Error? err
 ---@nodiscard
