@@ -12,13 +12,30 @@ local resident = {}
 -- surer levels would give every process a view of its own of what runs there.
 local GRACE, TREE = 2, "subreaper"
 
+-- What every environment can do while a runner lives in it.
+local CAPS = {
+  argv = true, stdin = "stream", stdout = "stream", split = true, status = "exact",
+  kill = "native", parallel = true, max_command = 131071,
+}
+
 ---@class farcall.Resident: farcall.Env
 ---@field inner farcall.Env as its backend opened it, under its guard if it needs one
+---@field raw farcall.Env as its backend opened it
 ---@field bare? farcall.Env its execs without a guard, where it has one
 ---@field private runner? farcall.Runner
 ---@field private coming? table the event of a runner that is being brought
 local Resident = {}
 Resident.__index = Resident
+
+local function capable(caps)
+  local all = {}
+  for _, source in ipairs({ caps, CAPS }) do
+    for name, value in pairs(source) do
+      all[name] = value
+    end
+  end
+  return all
+end
 
 local function block(variables)
   local parts = {}
@@ -116,6 +133,7 @@ function Resident:bring()
         one, failure = nil, errors.new("unavailable", "runner", "the environment is closed")
       end
       self.runner = ok and one or nil
+      self.caps = self.runner and capable(self.inner.caps) or self.inner.caps
       coming.set(self.runner, not ok and (errors.is(one) and one
         or errors.new("internal", "runner", tostring(one))) or failure)
     end)
@@ -151,7 +169,8 @@ end
 ---@return farcall.Resident
 function resident.wrap(inner, raw, options)
   local self = setmetatable({
-    inner = inner, bare = inner.bare, caps = inner.caps, name = inner.name, cwd = inner.cwd,
+    inner = inner, raw = raw, bare = inner.bare, caps = inner.caps, name = inner.name,
+    cwd = inner.cwd,
     shell = raw.shell or "sh", tree = raw.tree or TREE, grace = raw.grace or GRACE,
     link_grace = raw.link_grace or 0, runners = options,
     running = setmetatable({}, { __mode = "k" }),

@@ -29,6 +29,7 @@ function engines.config(over)
     },
     state_dir = dir .. "/state", runtime_dir = dir .. "/run", lua_dir = root .. "/lua/farcall",
     supervisor = root .. "/farcall-supervisor",
+    runner_dir = root .. "/runner", runner_forms = { "c", "python" },
     environ = { PATH = "/usr/bin:/bin", HOME = dir, LANG = "C.UTF-8" }, passthrough = {},
     journal_sync = "end",
   }

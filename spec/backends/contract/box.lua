@@ -170,6 +170,20 @@ local function settled()
   }
 end
 
+-- No environment of this engine without a runner in it.
+local function bring_everywhere(one)
+  local get = one.environments.get
+  function one.environments.get(...)
+    local env, err = get(...)
+    if env then
+      local runner
+      runner, err = env:bring()
+      return runner and env, err
+    end
+    return nil, err
+  end
+end
+
 local box = {}
 
 ---The body of an `it` that has an engine.
@@ -191,6 +205,7 @@ function box.with(setup, fn, over)
     }, Box)
     local cfg = {
       backend_path = setup.backend_path, policies = {},
+      runner_forms = setup.runner and { setup.runner } or nil,
       log = function(_, text)
         table.insert(self.logged, text)
       end,
@@ -206,6 +221,9 @@ function box.with(setup, fn, over)
         own.environ[name] = value
       end
       self.engine = one
+      if setup.runner then
+        bring_everywhere(one)
+      end
       local results = { pcall(fn, self) }
       for _, shell in ipairs(self.shells) do
         shell:close()

@@ -17,7 +17,7 @@ local function left(engine)
 end
 
 for _, image in ipairs({ "debian", "busybox" }) do
-  contract("docker, " .. image, {
+  contract.all("docker, " .. image, {
     use = "docker", options = { image = "farcall-spec/" .. image },
     shared = { key = ("contract-%s-%d"):format(image, system.pid()) },
     caps = {

@@ -3,7 +3,8 @@ local contract = require("spec.backends.contract")
 local system = require("farcall.core.system")
 
 for _, tree in ipairs({ "auto", "subreaper" }) do
-  contract(("local, tree=%s%s"):format(tree, system.uid() == 0 and "" or ", an ordinary user"), {
+  local user = system.uid() == 0 and "" or ", an ordinary user"
+  contract.all(("local, tree=%s%s"):format(tree, user), {
     use = "local", options = { tree = tree },
     caps = {
       argv = true, stdin = "stream", stdout = "stream", split = true, status = "exact",

@@ -8,7 +8,7 @@ local CAPS = {
   kill = "native", same_host = false, isolated = true,
 }
 
-contract("bubblewrap", {
+contract.all("bubblewrap", {
   use = "bubblewrap", caps = CAPS, huge = false,
   wrong = {
     { what = "no program", options = { program = "/no/such" }, kind = "not_found" },
@@ -27,7 +27,7 @@ local function testbed(name)
 end
 
 local apptainer = testbed("apptainer")
-contract("singularity", {
+contract.all("singularity", {
   use = "singularity", caps = CAPS, huge = false,
   options = {
     program = apptainer .. "/bin/apptainer", image = apptainer .. "/debian.sif",
@@ -43,7 +43,7 @@ contract("singularity", {
 })
 
 local podman = testbed("podman")
-contract("podman", {
+contract.all("podman", {
   use = "podman", caps = CAPS, huge = false,
   options = { program = podman .. "/bin/podman", image = "farcall-spec/debian" },
   shared = { key = ("contract-%d"):format(system.pid()) },

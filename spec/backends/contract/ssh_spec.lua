@@ -33,7 +33,7 @@ for _, server in ipairs(SERVERS) do
     end
     return all
   end
-  contract(("ssh by %s, %s key, an ordinary user"):format(client, key), {
+  contract.all(("ssh by %s, %s key, an ordinary user"):format(client, key), {
     use = "ssh", options = options, huge = huge or false, outlives = true,
     caps = {
       stdin = "stream", stdout = "stream", split = true, status = "exact", kill = "none",

@@ -9,7 +9,7 @@ local WORSE = {
 
 for _, case in ipairs(WORSE) do
   local options = case[2]
-  contract("a service " .. case[1], {
+  contract.all("a service " .. case[1], {
     use = "bare", backend_path = { "spec/fixtures/backends" }, options = options, huge = false,
     caps = {
       argv = options.words ~= false, stdin = options.stdin, stdout = "stream", split = true,
