@@ -13,6 +13,8 @@ local system = require("farcall.core.system")
 local task = require("farcall.task")
 
 local MAX_FILE_BYTES = 64 * 1024 * 1024
+-- Seconds that a script has after SIGINT before its tree is ended.
+local INTERRUPT_GRACE = 1
 
 ---@class farcall.Run
 ---@field id string
@@ -273,6 +275,17 @@ local function execute(run)
   return status, err
 end
 
+-- An interrupt is for the script first, which may want to say a last word.
+---@async
+local function end_process(run)
+  local process = run.process
+  if run.stopped == "interrupted" and process.signal then
+    process:signal("INT")
+    task.timeout(INTERRUPT_GRACE, process.wait, process)
+  end
+  process:kill()
+end
+
 ---Ends the run early. The first reason counts.
 ---@param reason "timeout"|"interrupted"
 ---@param detail string
@@ -282,7 +295,7 @@ function Run:stop(reason, detail)
   end
   self.stopped, self.stop_detail = reason, detail
   if self.process then
-    task.spawn(self.process.kill, self.process)
+    task.spawn(end_process, self)
   end
 end
 
