@@ -300,7 +300,7 @@ end
 function engine:interrupt(signal_name)
   local any = false
   for run in pairs(self.runs) do
-    run:stop("interrupted", "interrupted by SIG" .. signal_name)
+    run:stop("interrupted", "interrupted by SIG" .. signal_name, signal_name == "INT")
     any = true
   end
   return any

@@ -279,7 +279,7 @@ end
 ---@async
 local function end_process(run)
   local process = run.process
-  if run.stopped == "interrupted" and process.signal then
+  if run.asked and process.signal then
     process:signal("INT")
     task.timeout(INTERRUPT_GRACE, process.wait, process)
   end
@@ -289,11 +289,12 @@ end
 ---Ends the run early. The first reason counts.
 ---@param reason "timeout"|"interrupted"
 ---@param detail string
-function Run:stop(reason, detail)
+---@param ask? boolean the script gets SIGINT first
+function Run:stop(reason, detail, ask)
   if self.ended or self.stopped then
     return
   end
-  self.stopped, self.stop_detail = reason, detail
+  self.stopped, self.stop_detail, self.asked = reason, detail, ask
   if self.process then
     task.spawn(end_process, self)
   end
