@@ -135,6 +135,14 @@ local function over_budget(self)
   return nil
 end
 
+-- Calls that are carried out at the same time have a permit each.
+local function give_back_permit(self, call)
+  if call.permitted then
+    call.permitted = nil
+    self.permits.release()
+  end
+end
+
 ---From a well-formed request to a reply and an outcome.
 ---@async
 local function live(self, record, call)
@@ -162,6 +170,7 @@ local function live(self, record, call)
     outcome = reply.error and "refused" or "done"
   else
     self.permits.acquire()
+    call.permitted = true
     reply = over_budget(self)
     if not reply then
       self.made = self.made + 1
@@ -191,7 +200,7 @@ local function live(self, record, call)
     else
       outcome = "refused"
     end
-    self.permits.release()
+    give_back_permit(self, call)
   end
   return reply, outcome
 end
@@ -211,8 +220,10 @@ end
 local function see_through(self, record, call, respond, arrived)
   local ok, reply, outcome = pcall(live, self, record, call)
   if not ok then
-    -- Cancelled because the run has ended: what the tool did by then, nobody can say.
+    -- Cancelled, because the run has ended or nobody waits for the reply any more: what the tool
+    -- did by then, nobody can say.
     local failure = reply
+    give_back_permit(self, call)
     outcome = record.dispatched and "unknown" or "refused"
     reply = refusal(outcome, tostring(failure))
   end
@@ -241,12 +252,15 @@ end
 ---refuses. Nothing waits here: the call lives in a task of its own.
 ---@param request {tool: string, args: table}
 ---@param respond fun(reply: table): boolean, string?
+---@return fun()? cancel gives the call up: whoever made it has gone. nil when it is over already
 function dispatch:call(request, respond)
   if self.closed then
-    return respond(refusal("refused", "the run has ended"))
+    respond(refusal("refused", "the run has ended"))
+    return nil
   end
   if request.tool == "farcall.remaining" then
-    return respond({ result = self:remaining() })
+    respond({ result = self:remaining() })
+    return nil
   end
   self.received = self.received + 1
   local arrived = task.now()
@@ -262,8 +276,12 @@ function dispatch:call(request, respond)
   local call = { id = record.id, tool = request.tool, arguments = request.args }
 
   local own = task.spawn(see_through, self, record, call, respond, arrived)
-  if not own:done() then
-    self.flying[record] = own
+  if own:done() then
+    return nil
+  end
+  self.flying[record] = own
+  return function()
+    own:cancel(errors.new("cancelled", "call", "its caller has gone"))
   end
 end
 

@@ -211,7 +211,7 @@ local function transport_spec(run)
       return variables_of(run, dir)
     end,
     on_request = function(request, respond)
-      run.dispatch:call(request, respond)
+      return run.dispatch:call(request, respond)
     end,
   }
 end

@@ -193,6 +193,33 @@ time.sleep(60)
     assert.equal("1\n", result.output)
   end)
 
+  it("gives up a call whose caller has gone, and no other", function()
+    local result = engines.python([[
+import os, signal, time
+from farcall import terminal
+caller = os.fork()
+if caller == 0:
+    terminal("sleep 1234")
+    os._exit(0)
+while "sleep 1234" not in terminal("ps ax -o args")["output"]:
+    time.sleep(0.05)
+os.kill(caller, signal.SIGKILL)
+os.waitpid(caller, 0)
+while "sleep 1234" in terminal("ps ax -o args | grep -v grep")["output"]:
+    time.sleep(0.05)
+print("gone")
+]], { limits = { max_calls = 1000, timeout = 50 } }, { options = { tree = "subreaper" } })
+    assert.equal("gone\n", result.output, result.stderr)
+    local unknown = {}
+    for _, call in ipairs(result.calls) do
+      if call.outcome ~= "done" then
+        unknown[#unknown + 1] = call.outcome .. ": " .. call.error
+      end
+    end
+    assert.equal(1, #unknown)
+    assert.matches("unknown: .*its caller has gone", unknown[1])
+  end)
+
   it("leaves no directory of a run behind", function()
     engines.with(nil, function(one, cfg)
       assert(one:run({ script = "print(1)", language = "python" }))

@@ -76,6 +76,12 @@ function Connection:close()
     self.io:close()
     self:end_large()
     self.server:forget(self)
+    -- Nobody is there to hear of these.
+    local calls = self.calls
+    self.calls = {}
+    for _, cancel in pairs(calls) do
+      cancel()
+    end
   end
 end
 
@@ -108,14 +114,17 @@ function Connection:line(line)
   end
   self.in_flight = self.in_flight + 1
   self:pace()
-  local id = request.id
-  self.server.on_request(request, function(reply)
+  local id, over = request.id, false
+  local cancel = self.server.on_request(request, function(reply)
     reply.id = id
+    over = true
+    self.calls[request] = nil
     self.in_flight = self.in_flight - 1
     local sent, unsendable = self:send(reply)
     self:pace()
     return sent, unsendable
   end)
+  self.calls[request] = not over and cancel or nil
 end
 
 ---The next request is larger than most: goes on if there is a place for it, else waits for one.
@@ -176,7 +185,7 @@ function Server:accept(io, peer)
     return io:close()
   end
   local connection = setmetatable({
-    io = io, server = self, in_flight = 0, max_line = MAX_LINE,
+    io = io, server = self, in_flight = 0, max_line = MAX_LINE, calls = {},
   }, Connection)
   self.connections[connection] = true
   self.count = self.count + 1
@@ -208,7 +217,8 @@ end
 ---@param token string of this run
 ---@param on_request fun(request: table, reply: fun(reply: table): boolean, string?) called on the
 ---loop for each good request; reply must be called exactly once, with {result} or {error}, and
----returns whether it was sent, and what of it could not be
+---returns whether it was sent, and what of it could not be. What on_request returns, if anything,
+---is called when the connection ends before that
 ---@return farcall.uds.Server
 function uds.server(token, on_request)
   return setmetatable({
