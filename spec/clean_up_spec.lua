@@ -30,16 +30,30 @@ local function over_ssh(client)
   }
 end
 
-local WAYS = {
+local PLACES = {
   { "docker", { "-b", "docker", "-o", "image=farcall-spec/debian", "--key", "cleanup" } },
   { "bubblewrap", { "-b", "bubblewrap" } },
   { "singularity", {
     "-b", "singularity", "-o", "program=" .. TESTBED .. "apptainer/bin/apptainer",
     "-o", "image=" .. TESTBED .. "apptainer/debian.sif", "--key", "cleanup",
   } },
-  { "ssh by libssh2", over_ssh("libssh2") },
-  { "local, by files", { "--transport", "file" } },
+  -- A runner waits for another link, as long as it is told to.
+  { "ssh by libssh2", over_ssh("libssh2"), { "-o", "link_grace=1" } },
+  { "local", {} },
 }
+
+local WAYS = {}
+for _, place in ipairs(PLACES) do
+  for _, transport in ipairs({ "stream", "file" }) do
+    local words = { "--transport", transport }
+    for _, list in ipairs({ place[2], transport == "stream" and place[3] or {} }) do
+      for _, word in ipairs(list) do
+        words[#words + 1] = word
+      end
+    end
+    WAYS[#WAYS + 1] = { place[1] .. ", by " .. transport, words }
+  end
+end
 
 local next_number = 100000 + tonumber(helper.read("/proc/self/stat"):match("^%d+")) * 10
 
@@ -109,8 +123,11 @@ for _, way in ipairs(WAYS) do
       local home = cli.home()
       local argv = { "exec" }
       for _, word in ipairs(way[2]) do
-        argv[#argv + 1] = word ~= "--transport" and word ~= "file" and word or nil
+        argv[#argv + 1] = word
       end
+      -- Which one, exec does not want to know.
+      table.remove(argv, 2)
+      table.remove(argv, 2)
       argv[#argv + 1] = "-c"
       argv[#argv + 1] = "ls -d /tmp/farcall-run-* /tmp/farcall-in-* 2>/dev/null; :"
       return home:run(argv).out
