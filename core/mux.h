@@ -5,13 +5,13 @@
 // Many byte streams over one: what the stream transport and the runner speak (docs/wire.md has the
 // frames). Both sides are the same machine; it does no I/O, keeps no time and starts no thread. It
 // belongs to one thread. Links end and others take their place: what the peer has not acknowledged
-// is kept, so that mux_resume can go on with a new link where the old one ended, and no byte is lost
-// or comes twice.
+// is kept, so that mux_resume can go on with a new link where the old one ended, and no byte is
+// lost or comes twice.
 //
 // A channel has two directions. Each has a window: who sends stops when the receiver has not taken
 // that much, so that memory is bounded on both sides whatever the peer does. Everything that the
-// peer says is checked; what breaks the rules is ERR_SYNTAX or ERR_LIMIT from mux_feed, and then the
-// link is of no use any more.
+// peer says is checked; what breaks the rules is ERR_SYNTAX or ERR_LIMIT from mux_feed, and then
+// the link is of no use any more.
 //
 // Every function may be called from the callbacks, but for mux_free and mux_feed.
 
@@ -57,14 +57,18 @@ int mux_new(const struct mux_options *options, const struct mux_events *events, 
             struct mux **out);
 // Frees it with all channels; no callback comes. Accepts NULL.
 void mux_free(struct mux *m);
+// The link is lost for good, or the peer is not to be heard any more: every channel is aborted as
+// if by the peer, and its user is told. mux_feed gives ERR_CLOSED from now on, or the error that it
+// has given before. Idempotent.
+void mux_abort(struct mux *m);
 
 // Bytes of the link. 0, ERR_SYNTAX or ERR_LIMIT when the peer broke the rules, -ENOMEM. After an
 // error every further call gives the same.
 int mux_feed(struct mux *m, const void *bytes, size_t size);
 
 // What is to be written to the link next, borrowed until the next call that is not const. False
-// when there is nothing. Not more than some 64 KiB at a time are put in order ahead: what is written
-// to another channel meanwhile gets its turn.
+// when there is nothing. Not more than some 64 KiB at a time are put in order ahead: what is
+// written to another channel meanwhile gets its turn.
 bool mux_output(struct mux *m, const char **bytes, size_t *size);
 // So many of them have been written.
 void mux_written(struct mux *m, size_t size);
@@ -103,15 +107,16 @@ int mux_read(struct mux_channel *c, size_t max, const char **bytes, size_t *size
 // no line: they give ERR_EOF (or -ECONNRESET), and mux_read still returns them.
 int mux_readline(struct mux_channel *c, size_t max, const char **line, size_t *size);
 
-// Sends bytes as soon as the window and the link allow. 0; ERR_LIMIT when more than 256 MiB would be
-// pending (nothing is taken); ERR_CLOSED after mux_finish; -EPIPE when the peer has aborted; -ENOMEM.
+// Sends bytes as soon as the window and the link allow. 0; ERR_LIMIT when more than 256 MiB would
+// be pending (nothing is taken); ERR_CLOSED after mux_finish; -EPIPE when the peer has aborted;
+// -ENOMEM.
 int mux_write(struct mux_channel *c, const void *bytes, size_t size);
 // Bytes accepted and not yet handed to the link.
 size_t mux_pending(const struct mux_channel *c);
 // Ends our direction behind what is pending. Idempotent.
 void mux_finish(struct mux_channel *c);
-// Gives the channel up: what was not sent is lost unless mux_finish was called before; the peer sees
-// an abort unless both directions have ended. c must not be used afterwards. Accepts NULL.
+// Gives the channel up: what was not sent is lost unless mux_finish was called before; the peer
+// sees an abort unless both directions have ended. c must not be used afterwards. Accepts NULL.
 void mux_close(struct mux_channel *c);
 
 #endif
