@@ -1,0 +1,47 @@
+# The program that the engine brings into environments: build/runner/farcall-runner-MACHINE, with the
+# name of the machine as `uname -m` says it. Static, of one file, small, because it is sent; with
+# musl, as the supervisor. For other machines where their compiler is there.
+set(RUNNER_SOURCES
+  attach cgroup connect directory door exec files link listen main port relay remove serve spawn
+  start supervisor tree watch words)
+list(TRANSFORM RUNNER_SOURCES PREPEND ${CMAKE_SOURCE_DIR}/runner/)
+list(APPEND RUNNER_SOURCES ${CMAKE_SOURCE_DIR}/core/buf ${CMAKE_SOURCE_DIR}/core/mux
+  ${CMAKE_SOURCE_DIR}/core/mux_in ${CMAKE_SOURCE_DIR}/core/mux_out)
+list(TRANSFORM RUNNER_SOURCES APPEND .c)
+file(GLOB RUNNER_HEADERS ${CMAKE_SOURCE_DIR}/runner/*.h ${CMAKE_SOURCE_DIR}/core/*.h)
+set(RUNNER_DIR ${CMAKE_BINARY_DIR}/runner)
+file(MAKE_DIRECTORY ${RUNNER_DIR})
+set(RUNNER_PROGRAMS "")
+
+# runner_program(MACHINE COMPILER...)
+function(runner_program machine)
+  set(program ${RUNNER_DIR}/farcall-runner-${machine})
+  add_custom_command(OUTPUT ${program}
+    COMMAND ${ARGN} -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -I${CMAKE_SOURCE_DIR}/core
+            -fno-pie -no-pie -fno-asynchronous-unwind-tables -ffunction-sections
+            -static -s -Wl,--gc-sections -Wl,-z,noseparate-code -o ${program} ${RUNNER_SOURCES}
+    DEPENDS ${RUNNER_SOURCES} ${RUNNER_HEADERS} VERBATIM)
+  set(RUNNER_PROGRAMS ${RUNNER_PROGRAMS} ${program} PARENT_SCOPE)
+endfunction()
+
+set(RUNNER_NATIVE ${CMAKE_SYSTEM_PROCESSOR})
+if(MUSL_GCC AND NOT SANITIZE)
+  runner_program(${RUNNER_NATIVE} ${MUSL_GCC})
+  # For the analysers, which read compile_commands.json.
+  add_library(runner_checked OBJECT EXCLUDE_FROM_ALL ${RUNNER_SOURCES})
+  target_include_directories(runner_checked PRIVATE core)
+else()
+  add_executable(farcall-runner ${RUNNER_SOURCES})
+  target_include_directories(farcall-runner PRIVATE core)
+  set_target_properties(farcall-runner PROPERTIES POSITION_INDEPENDENT_CODE OFF
+    RUNTIME_OUTPUT_DIRECTORY ${RUNNER_DIR} OUTPUT_NAME farcall-runner-${RUNNER_NATIVE})
+  if(NOT SANITIZE)
+    target_link_options(farcall-runner PRIVATE -static -s)
+  elseif(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+    # It goes into containers that have a C library, but none of the sanitizers'.
+    target_link_options(farcall-runner PRIVATE -static-libasan -static-libubsan)
+  endif()
+endif()
+
+add_custom_target(runner ALL DEPENDS ${RUNNER_PROGRAMS})
+install(DIRECTORY ${RUNNER_DIR}/ DESTINATION ${CMAKE_INSTALL_BINDIR} USE_SOURCE_PERMISSIONS)
