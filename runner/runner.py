@@ -573,7 +573,7 @@ def new_streams(unbuffered):
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         old = getattr(sys, "__" + name + "__")
         mode = "w" if fd else "r"
-        raw = unbuffered and fd > 0
+        raw = bool(fd and (unbuffered or old and not hasattr(old.buffer, "raw")))
         file = io.open(fd, mode + "b", 0 if raw else -1, closefd=False)
         (file if raw else file.raw).name = "<" + name + ">"
         stream = io.TextIOWrapper(
@@ -592,8 +592,7 @@ def become(words, variables):
     own, at modules such as select being loaded.
     """
     os.environb.update(variables)
-    unbuffered = bool(sys.flags.unbuffered or variables.get(b"PYTHONUNBUFFERED"))
-    new_streams(unbuffered)
+    new_streams(variables.get(b"PYTHONUNBUFFERED"))
     # As an interpreter sets them when it starts.
     for name, action in (("SIGPIPE", _signal.SIG_IGN), ("SIGXFSZ", _signal.SIG_IGN),
                          ("SIGINT", _signal.default_int_handler)):
@@ -623,7 +622,7 @@ def become(words, variables):
         main["__annotations__"] = {}
     main.update(__name__="__main__", __doc__=None, __package__=None, __spec__=None,
                 __loader__=loader, __file__=path, __cached__=None)
-    code = None
+    code = failure = None
     try:
         with open(path, "rb") as file:
             code = file.read()
@@ -632,9 +631,11 @@ def become(words, variables):
     except SystemExit:
         raise
     except BaseException as error:
+        failure = error
+    if failure:
         # Without the frames of the runner. What could not be compiled has none of its own.
-        report(error.with_traceback(
-            None if type(code) is bytes else error.__traceback__.tb_next))
+        report(failure.with_traceback(
+            None if type(code) is bytes else failure.__traceback__.tb_next))
 
 
 def report(error):
@@ -648,11 +649,12 @@ def report(error):
     except SystemExit:
         raise
     except BaseException as second:
+        second.with_traceback(second.__traceback__.tb_next)
         sys.stderr.write("Error in sys.excepthook:\n")
-        sys.__excepthook__(type(second), second, second.__traceback__.tb_next)
+        sys.__excepthook__(type(second), second, second.__traceback__)
         sys.stderr.write("\nOriginal exception was:\n")
         sys.__excepthook__(kind, error, trace)
-    if kind is KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         # Only by leaving with it does the interpreter end by SIGINT.
         sys.excepthook = lambda *_: None
         raise error
