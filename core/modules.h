@@ -15,6 +15,7 @@
   X(fs)                                                                                            \
   X(json)                                                                                          \
   X(loop)                                                                                          \
+  X(mux)                                                                                           \
   X(proc)                                                                                          \
   X(sandbox)                                                                                       \
   X(sha256)                                                                                        \

@@ -16,33 +16,6 @@
 #define MAX_CONTROL ((size_t)256 << 20)
 #define FEWEST_BUCKETS 16
 
-// Lists
-
-void mux_node_init(struct mux_node *node) {
-  node->before = node->after = node;
-}
-
-bool mux_node_alone(const struct mux_node *node) {
-  return node->after == node;
-}
-
-void mux_node_unlink(struct mux_node *node) {
-  node->before->after = node->after;
-  node->after->before = node->before;
-  mux_node_init(node);
-}
-
-void mux_node_append(struct mux_node *head, struct mux_node *node) {
-  node->before = head->before;
-  node->after = head;
-  head->before->after = node;
-  head->before = node;
-}
-
-struct mux_channel *mux_sending(struct mux_node *node) {
-  return (struct mux_channel *)(void *)node;
-}
-
 // The table of channels
 
 struct mux_channel *mux_lookup(const struct mux *m, uint32_t id) {
@@ -93,8 +66,8 @@ struct mux_channel *mux_add(struct mux *m, uint32_t id) {
   // The window bounds it.
   buf_init(&c->in, SIZE_MAX / 2);
   buf_init(&c->out, MAX_PENDING);
-  mux_node_init(&c->sending);
-  mux_node_init(&c->drained);
+  list_init(&c->sending);
+  list_init(&c->drained);
   struct mux_channel **bucket = &m->buckets[id & (m->bucket_count - 1)];
   c->next = *bucket;
   *bucket = c;
@@ -118,8 +91,8 @@ void mux_drop(struct mux_channel *c) {
   *at = c->next;
   m->count--;
   m->peers -= is_peers(m, c->id);
-  mux_node_unlink(&c->sending);
-  mux_node_unlink(&c->drained);
+  list_unlink(&c->sending);
+  list_unlink(&c->drained);
   free_channel(c);
 }
 
@@ -146,10 +119,10 @@ int mux_new(const struct mux_options *options, const struct mux_events *events, 
   m->idle = true;
   buf_init(&m->payload, MUX_MAX_PAYLOAD);
   buf_init(&m->control, MAX_CONTROL);
-  mux_node_init(&m->fresh);
-  mux_node_init(&m->rest);
-  mux_node_init(&m->drained);
-  mux_node_init(&m->lost);
+  list_init(&m->fresh);
+  list_init(&m->rest);
+  list_init(&m->drained);
+  list_init(&m->lost);
   *out = m;
   return 0;
 }
@@ -240,8 +213,8 @@ void mux_cut(struct mux_channel *c) {
   c->aborted = true;
   c->in_end = c->in_end != 0 ? c->in_end : -ECONNRESET;
   buf_fini(&c->out);
-  mux_node_unlink(&c->sending);
-  mux_node_unlink(&c->drained);
+  list_unlink(&c->sending);
+  list_unlink(&c->drained);
 }
 
 void mux_tell_cut(struct mux_channel *c) {
@@ -264,13 +237,13 @@ void mux_abort(struct mux *m) {
         mux_drop(c);
       } else if (!c->aborted) {
         mux_cut(c);
-        mux_node_append(&m->lost, &c->sending);
+        list_append(&m->lost, &c->sending);
       }
     }
   }
-  while (!mux_node_alone(&m->lost)) {
-    struct mux_channel *c = mux_sending(m->lost.after);
-    mux_node_unlink(&c->sending);
+  while (!list_is_empty(&m->lost)) {
+    struct mux_channel *c = (struct mux_channel *)(void *)m->lost.after;
+    list_unlink(&c->sending);
     mux_tell_cut(c);
   }
 }
@@ -433,7 +406,7 @@ void mux_close(struct mux_channel *c) {
     c->closed = true;
     c->taken = c->searched = 0;
     buf_fini(&c->in);
-    mux_node_unlink(&c->drained);
+    list_unlink(&c->drained);
     mux_grant(c);
   } else {
     mux_control(m, c->id, FRAME_RESET, NULL, 0);

@@ -128,8 +128,8 @@ void mux_control_u32(struct mux *m, uint32_t id, enum mux_frame type, uint32_t v
 }
 
 void mux_want(struct mux_channel *c, bool fresh) {
-  if (mux_node_alone(&c->sending) && buf_size(&c->out) > 0 && c->out_window > 0) {
-    mux_node_append(fresh ? &c->m->fresh : &c->m->rest, &c->sending);
+  if (list_is_empty(&c->sending) && buf_size(&c->out) > 0 && c->out_window > 0) {
+    list_append(fresh ? &c->m->fresh : &c->m->rest, &c->sending);
   }
 }
 
@@ -177,16 +177,16 @@ static void emptied(struct mux_channel *c) {
       mux_control(m, c->id, FRAME_RESET, NULL, 0);
     }
     mux_drop(c);
-  } else if (c->owes_drained && mux_node_alone(&c->drained)) {
-    mux_node_append(&m->drained, &c->drained);
+  } else if (c->owes_drained && list_is_empty(&c->drained)) {
+    list_append(&m->drained, &c->drained);
   }
 }
 
 // A piece of the channel whose turn it is. Those that come anew alternate with those that have had
 // a piece and want more: what is small goes out soon, however many large ones there are.
 static bool put_data(struct mux *m) {
-  bool rest = mux_node_alone(&m->fresh) || (m->rest_turn && !mux_node_alone(&m->rest));
-  struct mux_channel *c = mux_sending(rest ? m->rest.after : m->fresh.after);
+  bool rest = list_is_empty(&m->fresh) || (m->rest_turn && !list_is_empty(&m->rest));
+  struct mux_channel *c = (struct mux_channel *)(void *)(rest ? m->rest.after : m->fresh.after);
   size_t size = buf_size(&c->out);
   size = size < c->out_window ? size : c->out_window;
   size = size < MUX_MAX_PAYLOAD ? size : MUX_MAX_PAYLOAD;
@@ -197,7 +197,7 @@ static bool put_data(struct mux *m) {
   put_frame(m, c->id, FRAME_DATA, buf_peek(&c->out), size);
   buf_consume(&c->out, size);
   c->out_window -= (uint32_t)size;
-  mux_node_unlink(&c->sending);
+  list_unlink(&c->sending);
   if (buf_size(&c->out) == 0) {
     emptied(c);
   } else {
@@ -215,18 +215,18 @@ static bool step(struct mux *m, bool only_look) {
   if ((m->pings_due > 0 || buf_size(&m->control) > 0) && kept < m->max_kept + RESERVE) {
     return only_look || put_control(m);
   }
-  if (!(mux_node_alone(&m->fresh) && mux_node_alone(&m->rest)) && kept < m->max_kept) {
+  if (!(list_is_empty(&m->fresh) && list_is_empty(&m->rest)) && kept < m->max_kept) {
     return only_look || put_data(m);
   }
   return false;
 }
 
 static void tell_drained(struct mux *m) {
-  while (!mux_node_alone(&m->drained)) {
-    struct mux_node *node = m->drained.after;
+  while (!list_is_empty(&m->drained)) {
+    struct list *node = m->drained.after;
     struct mux_channel *c =
         (struct mux_channel *)(void *)((char *)node - offsetof(struct mux_channel, drained));
-    mux_node_unlink(node);
+    list_unlink(node);
     if (c->owes_drained && buf_size(&c->out) == 0) {
       c->owes_drained = false;
       m->events.drained(c, c->user);

@@ -6,6 +6,7 @@
 // mux_out.c puts in order what goes to it.
 
 #include "buf.h"
+#include "list.h"
 #include "mux.h"
 
 enum mux_frame {
@@ -22,14 +23,9 @@ enum mux_frame {
 #define FRAME_MAX (FRAME_HEAD + MUX_MAX_PAYLOAD)
 #define MAX_WINDOW ((uint32_t)1 << 31)
 
-// A place in a list that is a circle through its head; alone when it is in none.
-struct mux_node {
-  struct mux_node *before, *after;
-};
-
 struct mux_channel {
-  struct mux_node sending;  // first; in m->fresh, m->rest, or m->lost
-  struct mux_node drained;  // in m->drained
+  struct list sending;      // first; in m->fresh, m->rest, or m->lost
+  struct list drained;      // in m->drained
   struct mux_channel *next; // of the same bucket
   struct mux *m;
   uint32_t id;
@@ -87,20 +83,13 @@ struct mux {
   bool ack_due;
   uint64_t pings_due, pings_sent, pongs_due, pongs;
   // Channels with bytes that may be sent: those that had none before, and the others.
-  struct mux_node fresh, rest;
+  struct list fresh, rest;
   bool rest_turn;
-  struct mux_node drained; // that are to be told
-  struct mux_node lost;    // by mux_abort, that are to be told
+  struct list drained; // that are to be told
+  struct list lost;    // by mux_abort, that are to be told
 };
 
 // mux.c
-
-void mux_node_init(struct mux_node *node);
-bool mux_node_alone(const struct mux_node *node);
-void mux_node_unlink(struct mux_node *node);
-// The channel is to be in no list of this kind.
-void mux_node_append(struct mux_node *head, struct mux_node *node);
-struct mux_channel *mux_sending(struct mux_node *node);
 
 // Also a channel that its user has closed.
 struct mux_channel *mux_lookup(const struct mux *m, uint32_t id);
@@ -108,7 +97,7 @@ struct mux_channel *mux_lookup(const struct mux *m, uint32_t id);
 struct mux_channel *mux_add(struct mux *m, uint32_t id);
 // Forgets and frees it. Nothing is said to the peer.
 void mux_drop(struct mux_channel *c);
-// Lets the peer send more when it is time: up to `limit` bytes may be here or under way.
+// Lets the peer send more when it is time.
 void mux_grant(struct mux_channel *c);
 void mux_tell_readable(struct mux_channel *c);
 // Nothing comes and goes on it any more; nobody is told.
