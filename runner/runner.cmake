@@ -44,4 +44,8 @@ else()
 endif()
 
 add_custom_target(runner ALL DEPENDS ${RUNNER_PROGRAMS})
-install(DIRECTORY ${RUNNER_DIR}/ DESTINATION ${CMAKE_INSTALL_BINDIR} USE_SOURCE_PERMISSIONS)
+# The Python form lies beside it.
+file(CREATE_LINK ${CMAKE_SOURCE_DIR}/runner/runner.py ${RUNNER_DIR}/runner.py SYMBOLIC)
+install(DIRECTORY ${RUNNER_DIR}/ DESTINATION lib/farcall/runner USE_SOURCE_PERMISSIONS
+  FILES_MATCHING PATTERN "farcall-runner-*")
+install(FILES runner/runner.py DESTINATION lib/farcall/runner)
