@@ -19,7 +19,7 @@
 // The table of channels
 
 struct mux_channel *mux_lookup(const struct mux *m, uint32_t id) {
-  struct mux_channel *c = m->buckets[id & (m->bucket_count - 1)];
+  struct mux_channel *c = m->buckets[id & (m->bucket_count - 1)].first;
   while (c != NULL && c->id != id) {
     c = c->next;
   }
@@ -28,16 +28,16 @@ struct mux_channel *mux_lookup(const struct mux *m, uint32_t id) {
 
 static bool widen_table(struct mux *m) {
   size_t count = m->bucket_count * 2;
-  struct mux_channel **buckets = calloc(count, sizeof *buckets);
+  struct mux_bucket *buckets = calloc(count, sizeof *buckets);
   if (buckets == NULL) {
     return false;
   }
   for (size_t i = 0; i < m->bucket_count; i++) {
-    struct mux_channel *c = m->buckets[i];
+    struct mux_channel *c = m->buckets[i].first;
     while (c != NULL) {
       struct mux_channel *next = c->next;
-      c->next = buckets[c->id & (count - 1)];
-      buckets[c->id & (count - 1)] = c;
+      c->next = buckets[c->id & (count - 1)].first;
+      buckets[c->id & (count - 1)].first = c;
       c = next;
     }
   }
@@ -68,7 +68,7 @@ struct mux_channel *mux_add(struct mux *m, uint32_t id) {
   buf_init(&c->out, MAX_PENDING);
   list_init(&c->sending);
   list_init(&c->drained);
-  struct mux_channel **bucket = &m->buckets[id & (m->bucket_count - 1)];
+  struct mux_channel **bucket = &m->buckets[id & (m->bucket_count - 1)].first;
   c->next = *bucket;
   *bucket = c;
   m->count++;
@@ -84,7 +84,7 @@ static void free_channel(struct mux_channel *c) {
 
 void mux_drop(struct mux_channel *c) {
   struct mux *m = c->m;
-  struct mux_channel **at = &m->buckets[c->id & (m->bucket_count - 1)];
+  struct mux_channel **at = &m->buckets[c->id & (m->bucket_count - 1)].first;
   while (*at != c) {
     at = &(*at)->next;
   }
@@ -99,7 +99,7 @@ void mux_drop(struct mux_channel *c) {
 int mux_new(const struct mux_options *options, const struct mux_events *events, void *data,
             struct mux **out) {
   struct mux *m = calloc(1, sizeof *m);
-  struct mux_channel **buckets = calloc(FEWEST_BUCKETS, sizeof *buckets);
+  struct mux_bucket *buckets = calloc(FEWEST_BUCKETS, sizeof *buckets);
   if (m == NULL || buckets == NULL) {
     free(m);
     free(buckets);
@@ -132,7 +132,7 @@ void mux_free(struct mux *m) {
     return;
   }
   for (size_t i = 0; i < m->bucket_count; i++) {
-    struct mux_channel *c = m->buckets[i];
+    struct mux_channel *c = m->buckets[i].first;
     while (c != NULL) {
       struct mux_channel *next = c->next;
       free_channel(c);
@@ -157,7 +157,7 @@ int mux_open(struct mux *m, const void *request, size_t size, struct mux_channel
     return ERR_CLOSED;
   }
   if (size > MUX_MAX_REQUEST || m->own_last > UINT32_MAX - 2 ||
-      buf_size(&m->control) > MAX_CONTROL - 2 * FRAME_MAX) {
+      buf_size(&m->control) > MAX_CONTROL - (size_t)2 * FRAME_MAX) {
     return ERR_LIMIT;
   }
   uint32_t first = m->side == MUX_ENGINE ? 2 : 1;
@@ -231,7 +231,7 @@ void mux_tell_cut(struct mux_channel *c) {
 void mux_abort(struct mux *m) {
   m->failed = m->failed != 0 ? m->failed : ERR_CLOSED;
   for (size_t i = 0; i < m->bucket_count; i++) {
-    for (struct mux_channel *c = m->buckets[i], *next; c != NULL; c = next) {
+    for (struct mux_channel *c = m->buckets[i].first, *next; c != NULL; c = next) {
       next = c->next;
       if (c->closed) {
         mux_drop(c);

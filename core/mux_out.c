@@ -190,7 +190,7 @@ static bool put_data(struct mux *m) {
   size_t size = buf_size(&c->out);
   size = size < c->out_window ? size : c->out_window;
   size = size < MUX_MAX_PAYLOAD ? size : MUX_MAX_PAYLOAD;
-  if (!reserve(m, 2 * FRAME_HEAD + size)) {
+  if (!reserve(m, (size_t)2 * FRAME_HEAD + size)) {
     return false;
   }
   m->rest_turn = !rest;

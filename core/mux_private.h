@@ -48,6 +48,10 @@ struct mux_channel {
   bool closed;  // by its user: only what is in out goes on
 };
 
+struct mux_bucket {
+  struct mux_channel *first;
+};
+
 struct mux {
   struct mux_events events;
   void *data;
@@ -58,7 +62,7 @@ struct mux {
   bool feeding; // mux_feed is on the stack
   bool idle;    // mux_output had nothing
 
-  struct mux_channel **buckets;
+  struct mux_bucket *buckets;
   size_t bucket_count; // a power of two
   size_t count;        // channels in them
   size_t peers;        // of these, those that the peer has opened
