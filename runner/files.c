@@ -13,9 +13,6 @@
 
 #include "err.h"
 
-// What of a file waits for the link at most.
-#define MAX_AHEAD 262144
-
 struct file {
   struct port port;
   int fd;
@@ -146,11 +143,11 @@ static void get_done(struct file *file) {
   }
 }
 
-// As much as the link may wait for. May free the file.
+// The next piece, when nothing waits for the link. May free the file.
 static void send_more(struct port *port) {
   struct file *file = (struct file *)port;
   char *buffer = port->runner->buffer;
-  while (!file->done && mux_pending(port->channel) < MAX_AHEAD) {
+  while (!file->done && mux_pending(port->channel) == 0) {
     size_t room = sizeof port->runner->buffer;
     ssize_t size = read(file->fd, buffer, file->left < room ? (size_t)file->left : room);
     if (size > 0 && mux_write(port->channel, buffer, (size_t)size) == 0) {

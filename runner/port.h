@@ -33,9 +33,11 @@ struct runner {
   struct watches watches;
   struct mux *mux;
   struct port *ports;
-  int trees;          // supervisors that have not ended
-  bool quit;          // the engine wants an end
-  char buffer[65536]; // for what is on its way from a descriptor to a channel
+  int trees; // supervisors that have not ended
+  bool quit; // the engine wants an end
+  // For what is on its way from a descriptor to a channel: two full frames with their heads are as
+  // much as a pipe takes.
+  char buffer[2 * (MUX_MAX_PAYLOAD - 8)];
 };
 
 // Puts a port into the list and behind its channel.

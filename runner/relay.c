@@ -8,15 +8,12 @@
 
 #include "err.h"
 
-// A descriptor is not read while more than this of its channel waits for the link.
-#define MAX_AHEAD 262144
-
 struct relay {
   struct port port;
   struct relay_spec spec;
   bool socket;
   struct watch from, to; // of a socket only `from` is used
-  bool paused;           // too much waits for the link
+  bool paused;           // what has been read waits for the link
   bool blocked;          // the descriptor takes nothing more for now
   bool deaf;             // nobody takes what the channel brings
   bool from_over;        // the descriptor has ended
@@ -128,11 +125,16 @@ static ssize_t take(const struct relay *relay, char *buffer, size_t size) {
 // From the descriptor to the channel. False when the relay may have been freed.
 static bool pump_in(struct relay *relay) {
   struct runner *runner = relay->port.runner;
+  struct mux_channel *channel = relay->port.channel;
+  if (channel != NULL && mux_pending(channel) > 0) {
+    relay->paused = true;
+    update(relay);
+    return true;
+  }
   ssize_t size = take(relay, runner->buffer, sizeof runner->buffer);
   if (size < 0 && (errno == EAGAIN || errno == EINTR)) {
     return true;
   }
-  struct mux_channel *channel = relay->port.channel;
   if (size <= 0) {
     relay->from_over = true;
     if (!relay->socket) {
@@ -149,10 +151,6 @@ static bool pump_in(struct relay *relay) {
   if (channel != NULL && mux_write(channel, runner->buffer, (size_t)size) != 0) {
     drop_channel(relay);
     return false;
-  }
-  if (channel != NULL && mux_pending(channel) > MAX_AHEAD) {
-    relay->paused = true;
-    update(relay);
   }
   return true;
 }
