@@ -34,5 +34,5 @@ for _, image in ipairs({ "debian", "busybox" }) do
       { what = "nobody listens", options = { socket = "tcp://127.0.0.1:1" }, kind = "unavailable",
         code = "ECONNREFUSED" },
     },
-  })
+  }, image == "debian" and { "c", "python" } or { "c" })
 end

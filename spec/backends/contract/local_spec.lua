@@ -15,5 +15,5 @@ for _, tree in ipairs({ "auto", "subreaper" }) do
       { what = "no such directory", options = { cwd = "/no/such" }, kind = "config" },
       { what = "no such option", options = { colour = "red" }, kind = "config" },
     },
-  })
+  }, tree == "subreaper" and { "c", "python" } or nil)
 end

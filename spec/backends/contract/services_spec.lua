@@ -13,7 +13,7 @@ contract.all("bubblewrap", {
   wrong = {
     { what = "no program", options = { program = "/no/such" }, kind = "not_found" },
   },
-})
+}, { "c", "python" })
 
 if system.uid() ~= 0 then
   return
@@ -40,7 +40,7 @@ contract.all("singularity", {
     { what = "no program", options = { program = "/no/such", image = "/no/such.sif" },
       kind = "not_found" },
   },
-})
+}, { "c" })
 
 local podman = testbed("podman")
 contract.all("podman", {
@@ -52,4 +52,4 @@ contract.all("podman", {
       program = podman .. "/bin/podman", image = "localhost/farcall-spec/none",
     }, kind = "unavailable" },
   },
-})
+}, { "c" })

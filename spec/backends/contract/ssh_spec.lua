@@ -48,5 +48,5 @@ for _, server in ipairs(SERVERS) do
         code = "UNKNOWN_HOST" },
       { what = "wrong key", options = but({ identity = { dir .. "/host" } }), kind = "denied" },
     },
-  })
+  }, { "c", "python" })
 end
