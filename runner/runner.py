@@ -12,11 +12,12 @@
 #       if not p:
 #           raise SystemExit(1)
 #       t += p
-#   exec(compile(t, "farcall-runner", "exec"))' serve MARK GRACE_MS [DIR]
+#   exec(compile(t.split(b"\f")[0], "farcall-runner", "exec"))' serve MARK GRACE_MS [DIR]
 #
-# or `attach MARK DIR`. It also runs as a file. It imports only what is built in or costs nothing,
-# because a script waits for it, and because a script may become of it: with the option --python an
-# exec is no new interpreter but goes on in this one (see `become`).
+# or `attach MARK DIR`. Compiling all of it takes as long as starting the interpreter, so it has
+# pages: the first says hello, each other one is compiled when it is needed or when nothing is to be
+# done. Imported is only what is built in or costs nothing: a script waits for this, and it may
+# become of it. With the option --python an exec is no new interpreter but goes on in this one.
 #
 # Processes: the runner moves bytes. Each exec has a keeper, a fork that starts the program, leads
 # the control lines and ends the tree. When the runner dies, however, every keeper sees the end of
@@ -47,7 +48,9 @@ FIRST_WINDOW = 65536
 WIDE_WINDOW = 1 << 20  # what a stream may send ahead of its reader
 ACK_EVERY = 65536
 MAX_CHANNELS = 1024
+MANY_CHANNELS = 200  # beyond which the usual limit of descriptors is too low
 MAX_CONNECTIONS = 512
+MAX_DESCRIPTORS = 65536
 MAX_PENDING = 262144  # what may wait in a channel before its source is not read any more
 MAX_AHEAD = 65536  # what is put in order for the link ahead of it
 MAX_ANSWERS = 1 << 20  # and with the answers, beyond which the engine is not listened to
@@ -59,6 +62,18 @@ TOUCH_MS = 30000  # directories of live runs must not look old
 
 MASK = range(1, 32)
 CAUGHT = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGHUP)
+
+
+PROGRAMS, SERVICES, SCRIPT, TREES, DOOR = range(1, 6)
+pages = globals()["t"].split(b"\f")
+pages[0] = None
+
+
+def need(number):
+    """Has a page of this program compiled."""
+    if pages[number]:
+        text, pages[number] = pages[number], None
+        exec(compile(text, "farcall-runner", "exec"), globals())
 
 
 class WireError(Exception):
@@ -91,14 +106,6 @@ def close(*fds):
             pass
 
 
-def close_others(*kept):
-    try:
-        fds = [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:
-        fds = range(4096)
-    close(*(fd for fd in fds if fd not in kept))
-
-
 def on_socket(fd, method, *arguments):
     """Descriptors are plain numbers here, so that no object closes one behind our back."""
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
@@ -106,15 +113,6 @@ def on_socket(fd, method, *arguments):
         return getattr(sock, method)(*arguments)
     finally:
         sock.detach()
-
-
-def new_socket():
-    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM).detach()
-
-
-def peer_of(fd):
-    cred = on_socket(fd, "getsockopt", _socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-    return [int.from_bytes(cred[at:at + 4], sys.byteorder) for at in (0, 4)]
 
 
 def half_close(fd):
@@ -136,20 +134,6 @@ def watch_signals(*extra):
     return wake
 
 
-def reset_signals():
-    _signal.set_wakeup_fd(-1)
-    for number in MASK:
-        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
-            try:
-                _signal.signal(number, _signal.SIG_DFL)
-            except OSError:
-                pass
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
-
-
-# Process trees.
-
-
 def prctl(option, value):
     """0, or -1 where it cannot be called."""
     try:
@@ -158,10 +142,6 @@ def prctl(option, value):
         return _ctypes.call_function(function, (option, value, 0, 0, 0))
     except (ImportError, AttributeError, OSError):
         return -1
-
-
-def set_death_signal():
-    return prctl(1, _signal.SIGKILL)
 
 
 def set_dumpable(value):
@@ -173,501 +153,11 @@ def set_subreaper():
     return prctl(36, 1) == 0
 
 
-def processes(ended=False):
-    """pid -> parent, group and session of every process; also of those that wait to be reaped."""
-    table = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                fd = os.open("/proc/" + name + "/stat", os.O_RDONLY)
-                text = os.read(fd, 512)
-                os.close(fd)
-            except OSError:
-                continue
-            # The name of the program, in parentheses, may hold anything.
-            state, parent, group, session = text[text.rindex(b")") + 2:].split(None, 4)[:4]
-            if ended or state not in b"ZX":
-                table[int(name)] = int(parent), int(group), int(session)
-    return table
-
-
-def is_marked(pid, mark):
-    try:
-        fd = os.open("/proc/{}/environ".format(pid), os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        text, piece = b"", b"="
-        while piece:
-            piece = os.read(fd, 65536)
-            text += piece
-        return mark in text
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-
-
-def tree_of(spared, mark=None, sessions=None):
-    """What of the table descends from this process, but not through those that are spared. With a
-    mark, also what bears it or is in one of the sessions, which grow by those that are met.
-    """
-    table, found, me = processes(), {}, os.getpid()
-    if mark:
-        found = {pid: row for pid, row in table.items() if pid != me and pid not in spared
-                 and (row[2] in sessions or is_marked(pid, mark))}
-    more = True
-    while more:
-        new = {pid: row for pid, row in table.items() if pid not in found and pid not in spared
-               and (row[0] == me or row[0] in found)}
-        found.update(new)
-        more = bool(new)
-    if mark:
-        sessions.update(row[2] for row in found.values())
-    return found
-
-
-def signal_to(function, target, number):
-    try:
-        function(target, number)
-    except OSError:
-        pass
-
-
-def signal_all(find, number, rounds):
-    """Signals each process that find() meets, once; more rounds for those who are born meanwhile.
-
-    Pids go round in a cycle, so one that has just been read is not another process' yet.
-    """
-    seen = {}
-    for _ in range(rounds):
-        new = {pid: row for pid, row in find().items() if pid not in seen}
-        if not new:
-            break
-        if number == _signal.SIGSTOP:
-            # A group is signalled in one step: nobody in it can fork past that.
-            for group in {row[1] for row in new.values()}:
-                signal_to(os.killpg, group, number)
-        for pid in new:
-            signal_to(os.kill, pid, number)
-        seen.update(new)
-    return len(seen)
-
-
-def kill_all(find):
-    signal_all(find, _signal.SIGSTOP, 100)
-    signal_all(find, _signal.SIGKILL, 2)
-
-
-class Options:
-    """Those of farcall-supervisor, and --python."""
-
-    def __init__(self, words):
-        self.level, self.cwd, self.rlimits, self.python = "auto", None, [], False
-        self.numbers = {b"--grace-ms": 2000, b"--linger-ms": 100, b"--deadline-ms": -1,
-                        b"--environ": 0, b"--words": 0}
-        words = iter(words)
-        for name in words:
-            if name == b"--python":
-                self.python = True
-                continue
-            value = next(words, None)
-            if value is None:
-                raise ValueError
-            if name in self.numbers:
-                self.numbers[name] = number_of(value)
-            elif name == b"--level":
-                self.level = value.decode()
-            elif name == b"--cwd":
-                self.cwd = value
-            elif name == b"--rlimit":
-                limit, number = value.split(b"=")
-                if limit not in b"as core cpu data fsize memlock nofile nproc stack".split():
-                    raise ValueError
-                self.rlimits.append((limit.decode().upper(), number_of(number)))
-            else:
-                raise ValueError
-
-
-def limit_resources(limits):
-    import resource
-    for name, value in limits:
-        kind = getattr(resource, "RLIMIT_" + name)
-        hard = resource.getrlimit(kind)[1]
-        low = value if value < (1 << 63) - 1 else resource.RLIM_INFINITY
-        if hard != resource.RLIM_INFINITY and (low == resource.RLIM_INFINITY or low > hard):
-            low = hard
-        top = low
-        # One second more until SIGKILL, so that SIGXCPU comes first and can be told apart.
-        if name == "CPU" and low != resource.RLIM_INFINITY and low != hard:
-            top += 1
-        resource.setrlimit(kind, (low, top))
-
-
-def execute(words, variables):
-    """As execvpe of C does, with sh for what has no interpreter line. Raises OSError."""
-    name = words[0]
-    places = variables.get(b"PATH", b"/bin:/usr/bin").split(b":")
-    if not name or b"/" in name:
-        places = [b""]
-    failure = None
-    for place in places:
-        path = place + b"/" + name if place else name
-        try:
-            try:
-                os.execve(path, words, variables)
-            except ValueError:
-                raise OSError(errno.EINVAL, "")
-            except OSError as error:
-                if error.errno != errno.ENOEXEC:
-                    raise
-                os.execve(b"/bin/sh", [b"/bin/sh", path] + words[1:], variables)
-        except OSError as error:
-            if failure is None or error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                failure = error
-    raise failure
-
-
-class Keeper:
-    """One exec, in a process of its own: starts the program and ends its tree."""
-
-    RUN, LINGER, TERM, KILL = range(4)
-
-    def __init__(self, control, options, mark):
-        self.control, self.options, self.mark = control, options, mark
-        self.main, self.phase, self.phase_end = 0, self.RUN, None
-        self.pieces, self.engine_gone, self.sessions = b"", False, set()
-        self.stage, self.left = "session", 0
-
-    def tell(self, *words):
-        try:
-            os.write(self.control, " ".join(map(str, words)).encode() + b"\n")
-        except OSError:
-            pass  # if the runner has gone, that is noticed when reading
-
-    def take(self, size):
-        block = b""
-        while len(block) < size:
-            piece = os.read(self.control, size - len(block))
-            if not piece:
-                os._exit(1)
-            block += piece
-        return words_of(block)
-
-    def run(self):
-        numbers = self.options.numbers
-        block = self.take(numbers[b"--environ"])
-        words = self.take(numbers[b"--words"])
-        self.level = "group"
-        wanted = self.options.level
-        if wanted in ("auto", "subreaper") and set_subreaper():
-            self.level = "subreaper"
-        if wanted not in ("auto", self.level):
-            self.tell("exec-failed level", errno.ENOTSUP)
-        else:
-            self.supervise(words, block)
-        if self.left:
-            self.tell("left", self.left)
-        else:
-            self.tell("gone")
-
-    def supervise(self, words, block):
-        deadline = self.options.numbers[b"--deadline-ms"]
-        self.deadline = None if deadline < 0 else now_ms() + deadline
-        self.wake = watch_signals(_signal.SIGCHLD)
-        self.tell("level", self.level)
-        failure = self.start(words, block)
-        # What is the script's is let go: its pipes end when it ends, and its directory is not held.
-        close(0, 1, 2)
-        os.chdir("/")
-        if failure:
-            self.tell("exec-failed", failure)
-        else:
-            self.tell("started", self.main)
-            self.left = self.attend()
-
-    def start(self, words, block):
-        """None when the program runs; else what failed."""
-        heard, said = os.pipe()
-        parent = os.getpid()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            return "fork {}".format(error.errno)
-        if pid == 0:
-            try:
-                self.be_program(words, block, said, parent)
-            except (OSError, ValueError) as error:
-                code = getattr(error, "errno", None) or errno.EINVAL
-                os.write(said, "{} {}".format(self.stage, code).encode())
-            os._exit(127)
-        os.close(said)
-        failure = os.read(heard, 100).decode()
-        os.close(heard)
-        if failure:
-            os.waitpid(pid, 0)
-        else:
-            self.main = pid
-            self.sessions.add(pid)
-        return failure
-
-    def be_program(self, words, block, said, parent):
-        self.stage = "session"
-        set_death_signal()
-        set_dumpable(1)
-        if os.getppid() != parent:
-            os._exit(127)
-        os.setsid()
-        if self.options.rlimits:
-            self.stage = "rlimit"
-            limit_resources(self.options.rlimits)
-        if self.options.cwd is not None:
-            self.stage = "cwd"
-            os.chdir(self.options.cwd)
-        self.stage = "exec"
-        reset_signals()
-        if not words:
-            raise ValueError
-        new = dict(entry.split(b"=", 1) for entry in block)
-        if self.level == "group":
-            new[b"FARCALL_MARK"] = self.mark
-        elif self.options.python and can_become(words[0], new):
-            close_others(0, 1, 2)
-            raise Become(words, new)
-        if self.options.python:
-            words = [os.fsencode(sys.executable)] + words
-        variables = dict(os.environb)
-        variables.update(new)
-        execute(words, variables)
-
-    def members(self):
-        return tree_of((), self.mark if self.level == "group" else None, self.sessions)
-
-    def enter(self, phase, duration):
-        self.phase, self.phase_end = phase, now_ms() + duration
-        if phase == self.TERM:
-            signal_all(self.members, _signal.SIGTERM, 2)
-            signal_all(self.members, _signal.SIGCONT, 2)
-        elif phase == self.KILL:
-            # Against a thousand processes that fork, an equal share of the processor is too little.
-            try:
-                os.setpriority(os.PRIO_PROCESS, 0, -20)
-            except OSError:
-                pass
-
-    def ask_to_end(self, grace):
-        """Unless that has been done already; a shorter grace counts."""
-        if self.phase < self.TERM:
-            self.enter(self.TERM, grace)
-        elif self.phase == self.TERM:
-            self.phase_end = min(self.phase_end, now_ms() + grace)
-
-    def obey(self, line):
-        word, _, rest = line.partition(b" ")
-        if word == b"kill":
-            self.ask_to_end(int(rest) if rest.isdigit() else self.options.numbers[b"--grace-ms"])
-        elif word == b"signal" and self.main and rest.isdigit() and int(rest) > 0:
-            signal_to(os.killpg, self.main, int(rest))
-
-    def read_control(self):
-        try:
-            piece = os.read(self.control, 4096)
-        except OSError:
-            piece = b""
-        self.pieces += piece
-        lines = self.pieces.split(b"\n")
-        self.pieces = lines.pop()
-        for line in lines:
-            self.obey(line)
-        # A line that long is none of the engine's.
-        if not piece or len(self.pieces) > 128:
-            self.engine_gone = True
-            self.ask_to_end(min(self.options.numbers[b"--grace-ms"], ORPHAN_GRACE_MS))
-
-    def reap(self):
-        """False when nothing of the tree is left."""
-        try:
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG | 0x40000000)  # __WALL
-                if pid == 0:
-                    return True
-                if pid == self.main:
-                    self.main = 0
-                    if os.WIFEXITED(status):
-                        self.tell("exited", os.WEXITSTATUS(status))
-                    else:
-                        self.tell("signalled", os.WTERMSIG(status))
-                    if self.phase == self.RUN:
-                        self.enter(self.LINGER, self.options.numbers[b"--linger-ms"])
-        except ChildProcessError:
-            return self.level == "group" and bool(self.members())
-
-    def wait_for_events(self):
-        end = self.deadline if self.phase == self.RUN else self.phase_end
-        timeout = None if end is None else min(max(0, end - now_ms()), 1000000)
-        if self.phase == self.KILL:
-            timeout = 5
-        elif self.level == "group" and not self.main:
-            timeout = 20  # nobody tells of the end of what is not our child
-        poll = select.poll()
-        poll.register(self.wake, select.POLLIN)
-        if not self.engine_gone:
-            poll.register(self.control, select.POLLIN)
-        for fd, _ in poll.poll(timeout):
-            if fd == self.control:
-                self.read_control()
-            elif any(number in CAUGHT for number in os.read(fd, 4096)):
-                self.ask_to_end(self.options.numbers[b"--grace-ms"])
-
-    def attend(self):
-        """Until nothing is left; how many processes could not be killed."""
-        while self.reap():
-            now = now_ms()
-            if self.phase == self.RUN and self.deadline is not None and now >= self.deadline:
-                self.tell("deadline")
-                self.enter(self.TERM, self.options.numbers[b"--grace-ms"])
-            elif self.phase in (self.LINGER, self.TERM) and now >= self.phase_end:
-                self.enter(self.KILL, GIVE_UP_MS)
-            if self.phase == self.KILL:
-                kill_all(self.members)
-                if now >= self.phase_end:
-                    return max(1, len(self.members()))
-            self.wait_for_events()
-        return 0
-
-
-# A script in this interpreter.
-
-# Variables that are read when an interpreter starts, or by the libraries in it: where an exec sets
-# one of them to something else than it was, a new interpreter must be started after all. Those
-# that modules and scripts of farcall are found by can be obeyed late.
-EARLY = (b"PYTHON", b"LC_", b"LANG", b"LD_", b"MALLOC_", b"GLIBC_", b"TZ", b"HOME")
-LATE = (b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE", b"PYTHONUNBUFFERED")
-
-
-def can_become(path, variables):
-    """Whether a script can run in this interpreter just as in a new one."""
-    for name, value in variables.items():
-        if name.startswith(EARLY) and value != os.environb.get(name):
-            if name not in LATE or name in os.environb or sys.flags.ignore_environment:
-                return False
-    for place in variables.get(b"PYTHONPATH", b"").split(b":"):
-        if os.path.exists(place + b"/sitecustomize.py") or os.path.exists(
-                place + b"/usercustomize.py"):
-            return False
-    try:
-        # Not a directory, a package or compiled code, which start in other ways.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            return not path.startswith(b"-") and not path.endswith(b".pyc") \
-                and os.fstat(fd).st_mode & 0o170000 == 0o100000 and os.read(fd, 2) != b"PK"
-        finally:
-            os.close(fd)
-    except (OSError, ValueError):
-        return False
-
-
-def new_streams(unbuffered):
-    """sys.stdin, stdout and stderr as an interpreter makes them for the descriptors 0, 1 and 2."""
-    import io
-    for fd, name in enumerate(("stdin", "stdout", "stderr")):
-        old = getattr(sys, "__" + name + "__")
-        mode = "w" if fd else "r"
-        raw = bool(fd and (unbuffered or old and not hasattr(old.buffer, "raw")))
-        file = io.open(fd, mode + "b", 0 if raw else -1, closefd=False)
-        (file if raw else file.raw).name = "<" + name + ">"
-        stream = io.TextIOWrapper(
-            file, old.encoding if old else None, old.errors if old else None, "\n",
-            not raw and (file.isatty() or fd == 2 and sys.version_info >= (3, 9)), raw)
-        stream.mode = mode
-        setattr(sys, name, stream)
-        setattr(sys, "__" + name + "__", stream)
-
-
-def become(words, variables):
-    """Runs a script in this interpreter as `python3 WORDS` would. Returns when the script has ended
-    and the interpreter is to end as after any script: with its threads and what atexit has.
-
-    A script can still tell by looking for it: at the command line in /proc, at the frames below its
-    own, at modules such as select being loaded.
-    """
-    os.environb.update(variables)
-    new_streams(variables.get(b"PYTHONUNBUFFERED"))
-    # As an interpreter sets them when it starts.
-    for name, action in (("SIGPIPE", _signal.SIG_IGN), ("SIGXFSZ", _signal.SIG_IGN),
-                         ("SIGINT", _signal.default_int_handler)):
-        if hasattr(_signal, name):
-            _signal.signal(getattr(_signal, name), action)
-    sys.argv = [os.fsdecode(word) for word in words]
-    if hasattr(sys, "orig_argv"):
-        sys.orig_argv = [sys.executable] + sys.argv
-    path = sys.argv[0]
-    late = []
-    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
-        late.append(os.path.dirname(os.path.realpath(path)))
-    if variables.get(b"PYTHONPATH"):
-        for place in map(os.path.abspath, os.fsdecode(variables[b"PYTHONPATH"]).split(":")):
-            if place not in sys.path and place not in late:
-                late.append(place)
-    sys.path[:0] = late
-    if variables.get(b"PYTHONDONTWRITEBYTECODE"):
-        sys.dont_write_bytecode = True
-    if sys.version_info >= (3, 9):
-        path = os.path.abspath(path)
-    loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
-    main = sys.modules["__main__"].__dict__
-    for name in [name for name in main if not (name.startswith("__") and name.endswith("__"))]:
-        del main[name]
-    if "__annotations__" in main:
-        main["__annotations__"] = {}
-    main.update(__name__="__main__", __doc__=None, __package__=None, __spec__=None,
-                __loader__=loader, __file__=path, __cached__=None)
-    code = failure = None
-    try:
-        with open(path, "rb") as file:
-            code = file.read()
-        code = compile(code, path, "exec", 0, True)
-        exec(code, main)
-    except SystemExit:
-        raise
-    except BaseException as error:
-        failure = error
-    if failure:
-        # Without the frames of the runner. What could not be compiled has none of its own.
-        report(failure.with_traceback(
-            None if type(code) is bytes else failure.__traceback__.tb_next))
-
-
-def report(error):
-    """Shows an exception as an interpreter does that ends by it, and ends by it."""
-    kind, trace = type(error), error.__traceback__
-    sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
-    if sys.version_info >= (3, 12):
-        sys.last_exc = error
-    try:
-        sys.excepthook(kind, error, trace)
-    except SystemExit:
-        raise
-    except BaseException as second:
-        second.with_traceback(second.__traceback__.tb_next)
-        sys.stderr.write("Error in sys.excepthook:\n")
-        sys.__excepthook__(type(second), second, second.__traceback__)
-        sys.stderr.write("\nOriginal exception was:\n")
-        sys.__excepthook__(kind, error, trace)
-    if isinstance(error, KeyboardInterrupt):
-        # Only by leaving with it does the interpreter end by SIGINT.
-        sys.excepthook = lambda *_: None
-        raise error
-    raise SystemExit(1) from None
-
-
-# What the wire carries.
-
-
 class Channel:
     """Two directions. Kinds of channels say what becomes of what is in them."""
 
     window = FIRST_WINDOW
+    stays = False  # until all trees have ended
     source = sink = None  # descriptors, where bytes come from and go to
 
     def __init__(self, runner, number):
@@ -730,6 +220,9 @@ class Channel:
             self.released()
 
     def released(self):
+        pass
+
+    def touch(self):
         pass
 
 
@@ -846,281 +339,6 @@ class Stream(Channel):
             self.source_ended()
 
 
-class Control(Stream):
-    """The control socket of a keeper, until that has ended."""
-
-    def __init__(self, runner, number, pid, mark, streams):
-        Stream.__init__(self, runner, number)
-        self.pid, self.mark, self.streams = pid, mark, streams
-        runner.keepers[pid] = self
-
-    def widen(self):
-        """Not for lines."""
-
-    def send(self, piece):
-        if not self.closed:
-            Stream.send(self, piece)
-
-    def broken(self):
-        self.source_ended()
-
-    def released(self):
-        # The engine has given it up: the keeper hears that, and is waited for.
-        self.pending_size = 0
-        self.inbox.clear()
-        self.sink_ended()
-
-    def source_ended(self):
-        status = os.waitpid(self.pid, 0)[1]
-        del self.runner.keepers[self.pid]
-        if status != 0:
-            self.runner.kill_orphans(self.mark)
-            self.send(b"gone\n")
-        Stream.source_ended(self)
-        self.sink_ended()
-        for stream in self.streams:
-            stream.outlive()
-
-
-class Listener(Channel):
-    """Each connection becomes a channel of ours."""
-
-    def __init__(self, runner, number, path):
-        Channel.__init__(self, runner, number)
-        self.path, self.connections = path, 0
-        self.fd = bind(path)
-        self.send(b"ok\n")
-        self.watch()
-
-    def watch(self):
-        if not self.closed:
-            room = self.connections < MAX_CONNECTIONS
-            self.runner.watch(self.fd, select.POLLIN if room else 0, self.accept)
-
-    def accept(self, *_):
-        try:
-            fd = on_socket(self.fd, "_accept")[0]
-        except OSError as error:
-            if self.connections and error.errno in (errno.EMFILE, errno.ENFILE):
-                self.runner.watch(self.fd, 0)  # until one of them has ended
-            return
-        pid, uid = peer_of(fd)
-        if uid not in (0, os.geteuid()):
-            return close(fd)
-        os.set_blocking(fd, False)
-        request = "accepted\0{}\0{}\0{}\0".format(self.number, pid, uid)
-        Connection(self.runner, self.runner.open(request.encode()), self).join(fd, fd)
-        self.connections += 1
-        self.watch()
-
-    def arrived(self):
-        Channel.arrived(self)
-        if self.peer_ended:
-            self.close()
-
-    def released(self):
-        self.runner.watch(self.fd, 0)
-        close(self.fd)
-        try:
-            os.unlink(self.path)
-        except OSError:
-            pass
-
-
-class Connection(Stream):
-    def __init__(self, runner, number, listener):
-        Stream.__init__(self, runner, number)
-        self.listener = listener
-        runner.channels[number] = self
-
-    def released(self):
-        Stream.released(self)
-        self.listener.connections -= 1
-        self.listener.watch()
-
-
-class Directory(Channel):
-    """A private directory, until the channel is closed."""
-
-    def __init__(self, runner, number, *bases):
-        Channel.__init__(self, runner, number)
-        failure = OSError(errno.EINVAL, "")
-        for base in bases:
-            self.path = base + b"/farcall-run-" + os.urandom(8).hex().encode()
-            try:
-                if not base.startswith(b"/"):
-                    raise OSError(errno.EINVAL, "")
-                os.mkdir(self.path, 0o700)
-                break
-            except OSError as error:
-                failure = error
-        else:
-            raise failure
-        self.send(b"ok " + self.path + b"\n")
-        self.finish()
-
-    def settle(self):
-        if self.peer_ended:
-            self.close()
-
-    def touch(self):
-        try:
-            os.utime(self.path)
-        except OSError:
-            pass
-
-    def released(self):
-        remove(self.path)
-
-
-class Put(Channel):
-    """Takes a file, which appears whole or not at all."""
-
-    def __init__(self, runner, number, path, mode, size):
-        Channel.__init__(self, runner, number)
-        if not path.startswith(b"/"):
-            raise ValueError
-        self.path, self.size, self.mode = path, number_of(size), number_of(mode, 8) & 0o7777
-        self.beside = path + b"." + os.urandom(8).hex().encode()
-        self.fd = os.open(self.beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self.widen()
-
-    def arrived(self):
-        while self.inbox:
-            piece = self.inbox.popleft()
-            self.took(len(piece))
-            self.size -= len(piece)
-            self.attempt("write", self.store, piece)
-        if self.peer_ended and self.fd is not None:
-            self.attempt("mode", os.fchmod, self.fd, self.mode)
-            self.attempt("rename", self.publish)
-
-    def store(self, piece):
-        while piece and self.size >= 0:
-            piece = piece[os.write(self.fd, piece):]
-
-    def publish(self):
-        os.rename(self.beside, self.path)
-        os.close(self.fd)
-        self.fd = None
-        self.answer("ok")
-
-    def attempt(self, stage, step, *arguments):
-        if self.fd is None:
-            return
-        try:
-            if self.size < 0 or self.peer_ended and self.size > 0:
-                stage = "size"
-                raise OSError(errno.EINVAL, "")
-            step(*arguments)
-        except OSError as error:
-            self.released()
-            self.fail(stage, error)
-
-    def released(self):
-        if self.fd is not None:
-            close(self.fd)
-            self.fd = None
-            try:
-                os.unlink(self.beside)
-            except OSError:
-                pass
-
-
-class Get(Channel):
-    """Gives a part of a regular file."""
-
-    def __init__(self, runner, number, path, offset, most):
-        Channel.__init__(self, runner, number)
-        offset, self.left = number_of(offset), number_of(most)
-        if not path.startswith(b"/"):
-            raise ValueError
-        self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        try:
-            status = os.fstat(self.fd)
-            kind = status.st_mode & 0o170000
-            if kind != 0o100000:
-                raise OSError(errno.EISDIR if kind == 0o040000 else errno.EINVAL, "")
-            os.lseek(self.fd, offset, os.SEEK_SET)
-        except (OSError, OverflowError):
-            close(self.fd)
-            raise
-        self.send("ok {}\n".format(status.st_size).encode())
-        self.drained()
-
-    def drained(self):
-        while self.pending_size < MAX_PENDING and not self.finished:
-            try:
-                piece = os.read(self.fd, min(PIECE, self.left))
-            except OSError:
-                # Half of it has been sent as good: only an abort tells.
-                return self.runner.reset(self)
-            if not piece:
-                return self.finish()
-            self.left -= len(piece)
-            self.send(piece)
-
-    def released(self):
-        close(self.fd)
-
-
-def bind(path):
-    fd = new_socket()
-    before = os.umask(0o177)
-    try:
-        on_socket(fd, "bind", path)
-        on_socket(fd, "listen", 128)
-        os.set_blocking(fd, False)
-        return fd
-    except OSError:
-        close(fd)
-        raise
-    finally:
-        os.umask(before)
-
-
-def remove(path):
-    """Removes a directory with all in it. What is deep is brought up first, and nothing is followed."""
-    def empty(fd, depth):
-        for name in os.listdir(fd):
-            try:
-                os.unlink(name, dir_fd=fd)
-            except OSError:
-                if depth > 20:
-                    os.rename(name, os.urandom(8).hex(), src_dir_fd=fd, dst_dir_fd=top)
-                else:
-                    visit(name, fd, depth)
-                    os.rmdir(name, dir_fd=fd)
-
-    def visit(name, parent, depth):
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-        try:
-            fd = os.open(name, flags, dir_fd=parent)
-        except PermissionError:
-            os.chmod(name, 0o700, dir_fd=parent)
-            fd = os.open(name, flags, dir_fd=parent)
-        try:
-            os.fchmod(fd, 0o700)
-            empty(fd, depth + 1)
-        finally:
-            os.close(fd)
-
-    for _ in range(3):
-        try:
-            top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                while os.listdir(top):
-                    empty(top, 0)
-            finally:
-                os.close(top)
-            os.rmdir(path)
-            return
-        except FileNotFoundError:
-            return
-        except OSError:
-            continue
-
-
 class Link:
     """A standard input and output. Others may have them too, so their flags are left alone."""
 
@@ -1165,11 +383,62 @@ class Link:
         close(self.source, self.sink, *([] if self.guard is None else [self.guard]))
 
 
+class Token:
+    """What who attaches must know. It is kept where no fork has a copy of it: in a pipe."""
+
+    SIZE = 64
+
+    def __init__(self, needed):
+        self.line, self.missing = bytearray(), self.SIZE + 1
+        self.keep = os.pipe() if needed else None
+
+    def read(self, fd):
+        """Of the first line, no byte too much. Raises OSError, WireError."""
+        piece = bytearray(self.missing)
+        size = os.readv(fd, [piece])
+        if size == 0:
+            raise OSError(errno.EPIPE, "")
+        self.line += piece[:size]
+        piece[:] = bytes(len(piece))
+        self.missing -= size
+        if not self.missing:
+            if self.line[-1:] != b"\n":
+                raise WireError
+            if self.keep:
+                os.writev(self.keep[1], [memoryview(self.line)[:self.SIZE]])
+            self.line[:] = bytes(len(self.line))
+
+    def matches(self, other):
+        from _operator import _compare_digest
+        token = bytearray(self.SIZE)
+        if not self.keep or self.missing:
+            return False
+        os.readv(self.keep[0], [token])
+        os.writev(self.keep[1], [token])
+        same = _compare_digest(token, other)
+        token[:] = other[:] = bytes(self.SIZE)
+        return same
+
+
+# verb -> page, what serves it, and the word for its failure
+REQUESTS = {
+    b"pipe": (0, "Stream", "pipe"), b"quit": (0, "leave", "quit"),
+    b"exec": (PROGRAMS, "start", "fork"), b"listen": (SERVICES, "Listener", "listen"),
+    b"mkdir": (SERVICES, "Directory", "mkdir"), b"put": (SERVICES, "Put", "open"),
+    b"get": (SERVICES, "Get", "open"),
+}
+
+
+def leave(runner, number):
+    runner.over = True
+    return Channel(runner, number)
+
+
 class Runner:
     """Carries the bytes of all channels over one link at a time."""
 
-    def __init__(self, mark, grace, directory):
-        self.mark, self.grace, self.directory = mark, grace, directory
+    def __init__(self, mark, grace, directory, null):
+        self.mark, self.grace, self.directory, self.null = mark, grace, directory, null
         self.poll, self.handlers, self.events = select.poll(), {}, {}
         self.channels, self.keepers = {}, {}
         self.last_theirs, self.last_ours = 0, -1
@@ -1178,7 +447,7 @@ class Runner:
         self.frames, self.frames_size = deque(), 0
         self.kept, self.kept_size, self.sent, self.confirmed = deque(), 0, 0, 0
         self.ready = deque()
-        self.link = self.lost_at = None
+        self.link = self.lost_at = self.descriptors = None
         self.over = False
 
     # Descriptors.
@@ -1207,6 +476,7 @@ class Runner:
             for fd in (link.source, link.sink, link.guard):
                 self.watch(fd, 0)
             link.close()
+            os.dup2(self.null, 2)
 
     def read_link(self, fd, _):
         try:
@@ -1396,15 +666,15 @@ class Runner:
         if len(self.channels) >= MAX_CHANNELS:
             return self.put(number, RESET, b"")
         words = words_of(request)
-        verb = words[0].decode("latin-1") if words and request.endswith(b"\0") else ""
-        serve, stage = {
-            "pipe": (Stream, "pipe"), "exec": (self.start, "fork"), "put": (Put, "open"),
-            "get": (Get, "open"), "listen": (Listener, "listen"), "mkdir": (Directory, "mkdir"),
-            "quit": (self.quit, "quit")}.get(verb, (None, "request"))
+        page, name, stage = REQUESTS.get(words[0] if words else b"", (0, "", "request"))
         try:
-            if serve is None:
+            if not request.endswith(b"\0"):
+                raise ValueError
+            if not name:
                 raise OSError(errno.ENOSYS, "")
-            channel = serve(self, number, *words[1:])
+            need(page)
+            self.make_room()
+            channel = globals()[name](self, number, *words[1:])
         except (OSError, TypeError, ValueError, OverflowError) as error:
             if not isinstance(error, OSError):
                 stage, error = "request", OSError(errno.EINVAL, "")
@@ -1412,164 +682,27 @@ class Runner:
             channel.fail(stage, error)
         self.channels[number] = channel
 
-    def quit(self, _, number):
-        self.over = True
-        return Channel(self, number)
-
-    def start(self, _, number, *words):
-        """Makes the keeper of an exec."""
-        def refuse(stage, code):
-            channel = Channel(self, number)
-            channel.answer("exec-failed {} {}\ngone".format(stage, code))
-            return channel
-
-        streams = [self.channels.get(number_of(word)) for word in words[:2]]
-        if len(set(streams)) != 2 or any(
-                type(stream) is not Stream or stream.joined for stream in streams):
-            return refuse("pipes", errno.EINVAL)
-        try:
-            options = Options(words[2:])
-        except ValueError:
-            return refuse("options", errno.EINVAL)
-        mark, ends = os.urandom(16).hex().encode(), []
-        try:
-            for _ in range(3):
-                ends += os.pipe()
-            ends += [end.detach() for end in _socket.socketpair()]
-            # What asks the keeper to end is not to be taken for what asks the runner.
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, MASK)
-            pid = os.fork()
-        except OSError as error:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
-            close(*ends)
-            return refuse("fork", error.errno)
-        stdin, ours_in, ours_out, stdout, ours_err, stderr, ours, control = ends
-        if pid == 0:
-            self.be_keeper((stdin, stdout, stderr), control, Keeper(control, options, mark))
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
-        close(stdin, stdout, stderr, control)
-        for fd in (ours_in, ours_out, ours_err, ours):
-            os.set_blocking(fd, False)
-        channel = Control(self, number, pid, mark, streams)
-        self.channels[number] = channel
-        channel.join(ours, ours)
-        streams[0].join(ours_out, ours_in)
-        streams[1].join(ours_err, None)
-        return channel
-
-    def be_keeper(self, streams, control, keeper):
-        status = 1
-        try:
-            os.setsid()
-            for fd, end in enumerate(streams):
-                os.dup2(end, fd)
-            close_others(0, 1, 2, control)
-            try:
-                os.chdir(self.cwd)
-            except OSError:
-                pass  # it is not there any more
-            keeper.run()
-            status = 0
-        except Become:
-            status = None
-            raise
-        finally:
-            if status is not None:
-                os._exit(status)
-
-    # The end.
-
-    def kill_orphans(self, mark=None):
-        """Kills what has come to us from a keeper that was killed."""
-        sessions, last = set(), now_ms() + GIVE_UP_MS
-        while now_ms() < last:
-            kill_all(lambda: tree_of(self.keepers, mark, sessions))
-            left = tree_of(self.keepers, mark, sessions)
-            for pid, row in processes(True).items():
-                if row[0] == os.getpid() and pid not in self.keepers:
-                    try:
-                        os.waitpid(pid, os.WNOHANG)
-                    except OSError:
-                        pass
-            if not left:
-                break
-            select.poll().poll(5)
-
-    def end(self):
-        """Ends all trees, then what was to be there only as long as the runner."""
-        kept = [channel for channel in self.channels.values() if type(channel) is Directory]
-        for channel in list(self.channels.values()):
-            if channel not in kept:
-                channel.close()
-        last = now_ms() + ORPHAN_GRACE_MS + GIVE_UP_MS
-        while self.keepers and now_ms() < last:
-            poll = select.poll()
-            for control in self.keepers.values():
-                poll.register(control.source, select.POLLIN)
-            for fd, events in poll.poll(1000):
-                self.handlers[fd](fd, events)
-        for pid in self.keepers:
-            signal_to(os.kill, pid, _signal.SIGKILL)
-        self.keepers.clear()
-        self.kill_orphans()
-        for channel in kept:
-            channel.close()
-        if self.directory:
-            remove(self.directory)
-
-    # Where a new link comes in.
-
-    def open_door(self):
-        os.mkdir(self.directory, 0o700)
-        self.door = bind(self.directory + b"/link")
-        self.watch(self.door, select.POLLIN, self.knocked)
-
-    def knocked(self, *_):
-        try:
-            fd = on_socket(self.door, "_accept")[0]
-        except OSError:
-            return
-        if peer_of(fd)[1] not in (0, os.geteuid()):
-            return close(fd)
-        os.set_blocking(fd, False)
-        self.watch(fd, select.POLLIN, self.greet)
-
-    def greet(self, fd, _):
-        """A link is offered: its descriptors with the line MARK TOKEN COUNT."""
-        self.watch(fd, 0)
-        line, fds = bytearray(200), []
-        try:
-            size, passed, _, _ = on_socket(
-                fd, "recvmsg_into", [line], _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC)
-            for level, kind, data in passed:
-                if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-                    fds += [int.from_bytes(data[at:at + 4], sys.byteorder)
-                            for at in range(0, len(data) - 3, 4)]
-            good = len(fds) == 2 and size > 98 and self.token.matches(line[33:97])
-            mark, count = bytes(line[:32]).decode(), number_of(bytes(line[98:size]).strip())
-            line[:] = bytes(len(line))
-            if not good or not self.confirmed <= count <= self.sent:
-                raise ValueError
-        except (OSError, ValueError):
-            return close(fd, *fds)
-        link = Link(*fds)
-        link.guard = fd
-        try:
-            link.say("\n{} resumed {}\n".format(mark, self.received))
-        except OSError:
-            return link.close()
-        self.resume(link, count)
-        self.watch(fd, select.POLLIN, lambda *_: self.drop_link())
+    def make_room(self):
+        if len(self.channels) > MANY_CHANNELS and not self.descriptors:
+            need(PROGRAMS)
+            self.descriptors = allow_descriptors()
 
     # The whole.
 
+    def stop(self, wake, _):
+        # A hang-up is no more than a lost link.
+        if self.grace and set(os.read(wake, 4096)) == {_signal.SIGHUP}:
+            return
+        self.over = True
+
     def serve(self, link):
-        wake = watch_signals()
-        self.watch(wake, select.POLLIN, self.quit)
+        self.watch(watch_signals(), select.POLLIN, self.stop)
         self.cwd = os.getcwd()
         os.chdir("/")
         if self.grace:
-            self.open_door()
+            need(SERVICES)
+            need(DOOR)
+            open_door(self)
         self.token = Token(self.grace)
         self.take_link(link)
         link.say("\n{} hello 1 {} {} ? {}\n".format(
@@ -1577,91 +710,46 @@ class Runner:
         # While the engine answers.
         set_dumpable(0)
         set_subreaper()
-        touched = now_ms()
         try:
-            while not self.over:
-                self.flush()
-                now = now_ms()
-                timeout = TOUCH_MS
-                if not self.link:
-                    timeout = self.lost_at + self.grace - now
-                    if timeout <= 0:
-                        break
-                for fd, events in self.poll.poll(min(timeout, TOUCH_MS)):
-                    handler = self.handlers.get(fd)
-                    if handler:
-                        handler(fd, events)
-                if now - touched >= TOUCH_MS:
-                    touched = now
-                    for channel in self.channels.values():
-                        if type(channel) is Directory:
-                            channel.touch()
+            self.run()
         except WireError:
             sys.stderr.write("farcall-runner: the engine broke the rules of the wire\n")
-        self.end()
+        except Exception as error:
+            sys.stderr.write("farcall-runner: {}: {}\n".format(type(error).__name__, error))
+        need(TREES)
+        end(self)
 
-
-class Token:
-    """What who attaches must know. It is kept where no fork has a copy of it: in a pipe."""
-
-    SIZE = 64
-
-    def __init__(self, needed):
-        self.line, self.missing = bytearray(), self.SIZE + 1
-        self.keep = os.pipe() if needed else None
-
-    def read(self, fd):
-        """Of the first line, no byte too much. Raises OSError, WireError."""
-        piece = bytearray(self.missing)
-        size = os.readv(fd, [piece])
-        if size == 0:
-            raise OSError(errno.EPIPE, "")
-        self.line += piece[:size]
-        piece[:] = bytes(len(piece))
-        self.missing -= size
-        if not self.missing:
-            if self.line[-1:] != b"\n":
-                raise WireError
-            if self.keep:
-                os.writev(self.keep[1], [memoryview(self.line)[:self.SIZE]])
-            self.line[:] = bytes(len(self.line))
-
-    def matches(self, other):
-        from _operator import _compare_digest
-        token = bytearray(self.SIZE)
-        if not self.keep or self.missing:
-            return False
-        os.readv(self.keep[0], [token])
-        os.writev(self.keep[1], [token])
-        same = _compare_digest(token, other)
-        token[:] = other[:] = bytes(self.SIZE)
-        return same
-
-
-def attach(mark, directory):
-    """Offers our standard input and output to the runner of a directory, and waits."""
-    line = b""
-    while not line.endswith(b"\n") and len(line) < 100:
-        byte = os.read(0, 1)
-        if not byte:
-            return
-        line += byte
-    fd = new_socket()
-    on_socket(fd, "connect", directory + b"/link")
-    fds = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1))
-    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)]
-    on_socket(fd, "sendmsg", [mark.encode() + b" " + line], rights)
-    os.read(fd, 1)
+    def run(self):
+        ahead, touched = [PROGRAMS, SERVICES, SCRIPT, TREES], now_ms()
+        while not self.over:
+            self.flush()
+            timeout = TOUCH_MS
+            if not self.link:
+                timeout = self.lost_at + self.grace - now_ms()
+                if timeout <= 0 or self.token.missing:
+                    return
+            ready = self.poll.poll(0 if ahead else min(timeout, TOUCH_MS))
+            for fd, events in ready:
+                handler = self.handlers.get(fd)
+                if handler:
+                    handler(fd, events)
+            if ahead and not ready:
+                need(ahead.pop(0))
+            if now_ms() - touched >= TOUCH_MS:
+                touched = now_ms()
+                for channel in self.channels.values():
+                    channel.touch()
 
 
 def main(arguments):
-    verb, mark = arguments[0], arguments[1]
+    verb, mark = arguments[:2]
     try:
         if verb == "attach":
+            need(SERVICES)
+            need(DOOR)
             attach(mark, os.fsencode(arguments[2]))
-            os._exit(0)
-        grace = number_of(arguments[2].encode())
-        directory = os.fsencode(arguments[3]) if grace else None
+        directory = os.fsencode(arguments[3]) if len(arguments) > 3 else None
+        grace = int(arguments[2]) if directory else 0
         # The standard descriptors stay taken, so that no other one gets their numbers.
         null = os.open(os.devnull, os.O_RDWR)
         while null < 3:
@@ -1669,7 +757,7 @@ def main(arguments):
         link = Link(os.dup(0), os.dup(1))
         os.dup2(null, 0)
         os.dup2(null, 1)
-        Runner(mark, grace, directory).serve(link)
+        Runner(mark, grace, directory, null).serve(link)
     except OSError as error:
         line = "\n{} error start {} {}\n".format(mark, error.errno, os.strerror(error.errno))
         os.write(1, line.encode())
@@ -1681,6 +769,1017 @@ try:
     main(sys.argv[1:])
 except Become as become_what:
     script = become_what.args
+# In names of its own: those here are the script's now.
+need(SCRIPT)
 own = dict(globals())
 own["report"] = type(report)(report.__code__, own)
 type(become)(become.__code__, own)(*script)
+
+
+
+class Options:
+    """Those of farcall-supervisor, and --python."""
+
+    def __init__(self, words):
+        self.level, self.cwd, self.rlimits, self.python = "auto", None, [], False
+        self.numbers = {b"--grace-ms": 2000, b"--linger-ms": 100, b"--deadline-ms": -1,
+                        b"--environ": 0, b"--words": 0}
+        words = iter(words)
+        for name in words:
+            if name == b"--python":
+                self.python = True
+                continue
+            value = next(words, None)
+            if value is None:
+                raise ValueError
+            if name in self.numbers:
+                self.numbers[name] = number_of(value)
+            elif name == b"--level":
+                self.level = value.decode()
+            elif name == b"--cwd":
+                self.cwd = value
+            elif name == b"--rlimit":
+                limit, number = value.split(b"=")
+                if limit not in b"as core cpu data fsize memlock nofile nproc stack".split():
+                    raise ValueError
+                self.rlimits.append((limit.decode().upper(), number_of(number)))
+            else:
+                raise ValueError
+
+
+def limit_resources(limits):
+    import resource
+    for name, value in limits:
+        kind = getattr(resource, "RLIMIT_" + name)
+        hard = resource.getrlimit(kind)[1]
+        low = value if value < (1 << 63) - 1 else resource.RLIM_INFINITY
+        if hard != resource.RLIM_INFINITY and (low == resource.RLIM_INFINITY or low > hard):
+            low = hard
+        top = low
+        # One second more until SIGKILL, so that SIGXCPU comes first and can be told apart.
+        if name == "CPU" and low != resource.RLIM_INFINITY and low != hard:
+            top += 1
+        resource.setrlimit(kind, (low, top))
+
+
+def execute(words, variables):
+    """As execvpe of C does, with sh for what has no interpreter line. Raises OSError."""
+    name = words[0]
+    places = variables.get(b"PATH", b"/bin:/usr/bin").split(b":")
+    if not name or b"/" in name:
+        places = [b""]
+    failure = None
+    for place in places:
+        path = place + b"/" + name if place else name
+        try:
+            try:
+                os.execve(path, words, variables)
+            except ValueError:
+                raise OSError(errno.EINVAL, "")
+            except OSError as error:
+                if error.errno != errno.ENOEXEC:
+                    raise
+                os.execve(b"/bin/sh", [b"/bin/sh", path] + words[1:], variables)
+        except OSError as error:
+            if failure is None or error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                failure = error
+    raise failure
+
+
+def close_others(*kept):
+    try:
+        fds = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        fds = range(4096)
+    close(*(fd for fd in fds if fd not in kept))
+
+
+def reset_signals():
+    _signal.set_wakeup_fd(-1)
+    for number in MASK:
+        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
+            try:
+                _signal.signal(number, _signal.SIG_DFL)
+            except OSError:
+                pass
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+
+
+def set_death_signal():
+    return prctl(1, _signal.SIGKILL)
+
+
+def signal_to(function, target, number):
+    try:
+        function(target, number)
+    except OSError:
+        pass
+
+
+class Keeper:
+    """One exec, in a process of its own: starts the program and ends its tree."""
+
+    RUN, LINGER, TERM, KILL = range(4)
+
+    def __init__(self, control, options, mark):
+        self.control, self.options, self.mark = control, options, mark
+        self.main, self.phase, self.phase_end = 0, self.RUN, None
+        self.pieces, self.engine_gone, self.sessions = b"", False, set()
+        self.stage, self.left = "session", 0
+
+    def tell(self, *words):
+        try:
+            os.write(self.control, " ".join(map(str, words)).encode() + b"\n")
+        except OSError:
+            pass  # if the runner has gone, that is noticed when reading
+
+    def take(self, size):
+        block = b""
+        while len(block) < size:
+            piece = os.read(self.control, size - len(block))
+            if not piece:
+                os._exit(1)
+            block += piece
+        return words_of(block)
+
+    def run(self):
+        numbers = self.options.numbers
+        block = self.take(numbers[b"--environ"])
+        words = self.take(numbers[b"--words"])
+        self.level = "group"
+        wanted = self.options.level
+        if wanted in ("auto", "subreaper") and set_subreaper():
+            self.level = "subreaper"
+        if wanted not in ("auto", self.level):
+            self.tell("exec-failed level", errno.ENOTSUP)
+        else:
+            self.supervise(words, block)
+        if self.left:
+            self.tell("left", self.left)
+        else:
+            self.tell("gone")
+
+    def supervise(self, words, block):
+        deadline = self.options.numbers[b"--deadline-ms"]
+        self.deadline = None if deadline < 0 else now_ms() + deadline
+        self.wake = watch_signals(_signal.SIGCHLD)
+        self.tell("level", self.level)
+        failure = self.start(words, block)
+        # What is the script's is let go: its pipes end when it ends, and its directory is not held.
+        close(0, 1, 2)
+        os.chdir("/")
+        if failure:
+            self.tell("exec-failed", failure)
+        else:
+            self.tell("started", self.main)
+            self.left = self.attend()
+
+    def start(self, words, block):
+        """None when the program runs; else what failed."""
+        heard, said = os.pipe()
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            return "fork {}".format(error.errno)
+        if pid == 0:
+            try:
+                self.be_program(words, block, said, parent)
+            except (OSError, ValueError) as error:
+                code = getattr(error, "errno", None) or errno.EINVAL
+                os.write(said, "{} {}".format(self.stage, code).encode())
+            os._exit(127)
+        os.close(said)
+        failure = os.read(heard, 100).decode()
+        os.close(heard)
+        if failure:
+            os.waitpid(pid, 0)
+        else:
+            self.main = pid
+            self.sessions.add(pid)
+        return failure
+
+    def be_program(self, words, block, said, parent):
+        self.stage = "session"
+        set_death_signal()
+        set_dumpable(1)
+        if os.getppid() != parent:
+            os._exit(127)
+        os.setsid()
+        if self.options.rlimits:
+            self.stage = "rlimit"
+            limit_resources(self.options.rlimits)
+        if self.options.cwd is not None:
+            self.stage = "cwd"
+            os.chdir(self.options.cwd)
+        self.stage = "exec"
+        reset_signals()
+        if not words:
+            raise ValueError
+        new = dict(entry.split(b"=", 1) for entry in block)
+        if self.level == "group":
+            new[b"FARCALL_MARK"] = self.mark
+        elif self.options.python:
+            need(SCRIPT)
+            if can_become(words[0], new):
+                close_others(0, 1, 2)
+                raise Become(words, new)
+        if self.options.python:
+            words = [os.fsencode(sys.executable)] + words
+        variables = dict(os.environb)
+        variables.update(new)
+        execute(words, variables)
+
+    def members(self):
+        need(TREES)
+        return tree_of((), self.mark if self.level == "group" else None, self.sessions)
+
+    def enter(self, phase, duration):
+        self.phase, self.phase_end = phase, now_ms() + duration
+        if phase >= self.TERM:
+            need(TREES)
+        if phase == self.TERM:
+            signal_all(self.members, _signal.SIGTERM, 2)
+            signal_all(self.members, _signal.SIGCONT, 2)
+        elif phase == self.KILL:
+            # Against a thousand processes that fork, an equal share of the processor is too little.
+            try:
+                os.setpriority(os.PRIO_PROCESS, 0, -20)
+            except OSError:
+                pass
+
+    def ask_to_end(self, grace):
+        """Unless that has been done already; a shorter grace counts."""
+        if self.phase < self.TERM:
+            self.enter(self.TERM, grace)
+        elif self.phase == self.TERM:
+            self.phase_end = min(self.phase_end, now_ms() + grace)
+
+    def obey(self, line):
+        word, _, rest = line.partition(b" ")
+        if word == b"kill":
+            self.ask_to_end(int(rest) if rest.isdigit() else self.options.numbers[b"--grace-ms"])
+        elif word == b"signal" and self.main and rest.isdigit() and int(rest) > 0:
+            signal_to(os.killpg, self.main, int(rest))
+
+    def read_control(self):
+        try:
+            piece = os.read(self.control, 4096)
+        except OSError:
+            piece = b""
+        self.pieces += piece
+        lines = self.pieces.split(b"\n")
+        self.pieces = lines.pop()
+        for line in lines:
+            self.obey(line)
+        # A line that long is none of the engine's.
+        if not piece or len(self.pieces) > 128:
+            self.engine_gone = True
+            self.ask_to_end(min(self.options.numbers[b"--grace-ms"], ORPHAN_GRACE_MS))
+
+    def reap(self):
+        """False when nothing of the tree is left."""
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG | 0x40000000)  # __WALL
+                if pid == 0:
+                    return True
+                if pid == self.main:
+                    self.main = 0
+                    if os.WIFEXITED(status):
+                        self.tell("exited", os.WEXITSTATUS(status))
+                    else:
+                        self.tell("signalled", os.WTERMSIG(status))
+                    if self.phase == self.RUN:
+                        self.enter(self.LINGER, self.options.numbers[b"--linger-ms"])
+        except ChildProcessError:
+            return self.level == "group" and bool(self.members())
+
+    def wait_for_events(self):
+        end = self.deadline if self.phase == self.RUN else self.phase_end
+        timeout = None if end is None else min(max(0, end - now_ms()), 1000000)
+        if self.phase == self.KILL:
+            timeout = 5
+        elif self.level == "group" and not self.main:
+            timeout = 20  # nobody tells of the end of what is not our child
+        poll = select.poll()
+        poll.register(self.wake, select.POLLIN)
+        if not self.engine_gone:
+            poll.register(self.control, select.POLLIN)
+        for fd, _ in poll.poll(timeout):
+            if fd == self.control:
+                self.read_control()
+            elif any(number in CAUGHT for number in os.read(fd, 4096)):
+                self.ask_to_end(self.options.numbers[b"--grace-ms"])
+
+    def attend(self):
+        """Until nothing is left; how many processes could not be killed."""
+        while self.reap():
+            now = now_ms()
+            if self.phase == self.RUN and self.deadline is not None and now >= self.deadline:
+                self.tell("deadline")
+                self.enter(self.TERM, self.options.numbers[b"--grace-ms"])
+            elif self.phase in (self.LINGER, self.TERM) and now >= self.phase_end:
+                self.enter(self.KILL, GIVE_UP_MS)
+            if self.phase == self.KILL:
+                kill_all(self.members)
+                if now >= self.phase_end:
+                    return max(1, len(self.members()))
+            self.wait_for_events()
+        return 0
+
+
+class Control(Stream):
+    """The control socket of a keeper, until that has ended."""
+
+    def __init__(self, runner, number, pid, mark, streams):
+        Stream.__init__(self, runner, number)
+        self.pid, self.mark, self.streams = pid, mark, streams
+        runner.keepers[pid] = self
+
+    def widen(self):
+        """Not for lines."""
+
+    def send(self, piece):
+        if not self.closed:
+            Stream.send(self, piece)
+
+    def broken(self):
+        self.source_ended()
+
+    def released(self):
+        # The engine has given it up: the keeper hears that, and is waited for.
+        self.pending_size = 0
+        self.inbox.clear()
+        self.sink_ended()
+
+    def source_ended(self):
+        status = os.waitpid(self.pid, 0)[1]
+        del self.runner.keepers[self.pid]
+        if status != 0:
+            need(TREES)
+            kill_orphans(self.runner, self.mark)
+            self.send(b"gone\n")
+        Stream.source_ended(self)
+        self.sink_ended()
+        for stream in self.streams:
+            stream.outlive()
+
+
+def allow_descriptors():
+    """Raises the limit of descriptors; what it was, for programs."""
+    import resource
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] == resource.RLIM_INFINITY or before[1] > before[0] != resource.RLIM_INFINITY:
+        most = MAX_DESCRIPTORS if before[1] == resource.RLIM_INFINITY else before[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, MAX_DESCRIPTORS), before[1]))
+    return before
+
+
+def start(runner, number, *words):
+    """Makes the keeper of an exec."""
+    def refuse(stage, code):
+        channel = Channel(runner, number)
+        channel.answer("exec-failed {} {}\ngone".format(stage, code))
+        return channel
+
+    streams = [runner.channels.get(number_of(word)) for word in words[:2]]
+    if len(set(streams)) != 2 or any(
+            type(stream) is not Stream or stream.joined for stream in streams):
+        return refuse("pipes", errno.EINVAL)
+    try:
+        options = Options(words[2:])
+    except ValueError:
+        return refuse("options", errno.EINVAL)
+    mark, ends = os.urandom(16).hex().encode(), []
+    try:
+        for _ in range(3):
+            ends += os.pipe()
+        ends += [end.detach() for end in _socket.socketpair()]
+        # What asks the keeper to end is not to be taken for what asks the runner.
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, MASK)
+        pid = os.fork()
+    except OSError as error:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+        close(*ends)
+        return refuse("fork", error.errno)
+    stdin, ours_in, ours_out, stdout, ours_err, stderr, ours, control = ends
+    if pid == 0:
+        be_keeper(runner, (stdin, stdout, stderr), Keeper(control, options, mark))
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+    close(stdin, stdout, stderr, control)
+    for fd in (ours_in, ours_out, ours_err, ours):
+        os.set_blocking(fd, False)
+    channel = Control(runner, number, pid, mark, streams)
+    runner.channels[number] = channel
+    channel.join(ours, ours)
+    streams[0].join(ours_out, ours_in)
+    streams[1].join(ours_err, None)
+    return channel
+
+
+def be_keeper(runner, streams, keeper):
+    status = 1
+    try:
+        os.setsid()
+        for fd, end in enumerate(streams):
+            os.dup2(end, fd)
+        close_others(0, 1, 2, keeper.control)
+        if runner.descriptors:
+            import resource
+            resource.setrlimit(resource.RLIMIT_NOFILE, runner.descriptors)
+        try:
+            os.chdir(runner.cwd)
+        except OSError:
+            pass  # it is not there any more
+        keeper.run()
+        status = 0
+    except Become:
+        status = None
+        raise
+    finally:
+        if status is not None:
+            os._exit(status)
+
+
+
+def peer_of(fd):
+    cred = on_socket(fd, "getsockopt", _socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    return [int.from_bytes(cred[at:at + 4], sys.byteorder) for at in (0, 4)]
+
+
+def new_socket(kind):
+    return _socket.socket(_socket.AF_UNIX, kind).detach()
+
+
+def bind(path, kind):
+    fd = new_socket(kind)
+    before = os.umask(0o177)
+    try:
+        on_socket(fd, "bind", path)
+        on_socket(fd, "listen", 128)
+        os.set_blocking(fd, False)
+        return fd
+    except OSError:
+        close(fd)
+        raise
+    finally:
+        os.umask(before)
+
+
+class Listener(Channel):
+    """Each connection becomes a channel of ours."""
+
+    def __init__(self, runner, number, path):
+        Channel.__init__(self, runner, number)
+        self.path, self.connections = path, 0
+        self.fd = bind(path, _socket.SOCK_STREAM)
+        self.send(b"ok\n")
+        self.watch()
+
+    def watch(self):
+        if not self.closed:
+            room = self.connections < MAX_CONNECTIONS
+            self.runner.watch(self.fd, select.POLLIN if room else 0, self.accept)
+
+    def accept(self, *_):
+        try:
+            fd = on_socket(self.fd, "_accept")[0]
+        except OSError as error:
+            if self.connections and error.errno in (errno.EMFILE, errno.ENFILE):
+                self.runner.watch(self.fd, 0)  # until one of them has ended
+            return
+        pid, uid = peer_of(fd)
+        if uid not in (0, os.geteuid()):
+            return close(fd)
+        os.set_blocking(fd, False)
+        self.runner.make_room()
+        request = "accepted\0{}\0{}\0{}\0".format(self.number, pid, uid)
+        Connection(self.runner, self.runner.open(request.encode()), self).join(fd, fd)
+        self.connections += 1
+        self.watch()
+
+    def arrived(self):
+        Channel.arrived(self)
+        if self.peer_ended:
+            self.close()
+
+    def released(self):
+        self.runner.watch(self.fd, 0)
+        close(self.fd)
+        try:
+            os.unlink(self.path)
+        except OSError:
+            pass
+
+
+class Connection(Stream):
+    def __init__(self, runner, number, listener):
+        Stream.__init__(self, runner, number)
+        self.listener = listener
+        runner.channels[number] = self
+
+    def released(self):
+        Stream.released(self)
+        self.listener.connections -= 1
+        self.listener.watch()
+
+
+class Directory(Channel):
+    """A private directory, until the channel is closed."""
+
+    stays = True
+
+    def __init__(self, runner, number, *bases):
+        Channel.__init__(self, runner, number)
+        failure = OSError(errno.EINVAL, "")
+        for base in bases:
+            self.path = base + b"/farcall-run-" + os.urandom(8).hex().encode()
+            try:
+                if not base.startswith(b"/"):
+                    raise OSError(errno.EINVAL, "")
+                os.mkdir(self.path, 0o700)
+                break
+            except OSError as error:
+                failure = error
+        else:
+            raise failure
+        self.send(b"ok " + self.path + b"\n")
+        self.finish()
+
+    def settle(self):
+        if self.peer_ended:
+            self.close()
+
+    def touch(self):
+        try:
+            os.utime(self.path)
+        except OSError:
+            pass
+
+    def released(self):
+        remove(self.path)
+
+
+def remove(path):
+    """Removes a directory with all in it. What is deep is brought up first, and nothing is followed."""
+    def empty(fd, depth):
+        for name in os.listdir(fd):
+            try:
+                os.unlink(name, dir_fd=fd)
+            except OSError:
+                if depth > 20:
+                    os.rename(name, os.urandom(8).hex(), src_dir_fd=fd, dst_dir_fd=top)
+                else:
+                    visit(name, fd, depth)
+                    os.rmdir(name, dir_fd=fd)
+
+    def visit(name, parent, depth):
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        try:
+            fd = os.open(name, flags, dir_fd=parent)
+        except PermissionError:
+            os.chmod(name, 0o700, dir_fd=parent)
+            fd = os.open(name, flags, dir_fd=parent)
+        try:
+            os.fchmod(fd, 0o700)
+            empty(fd, depth + 1)
+        finally:
+            os.close(fd)
+
+    for _ in range(3):
+        try:
+            top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                while os.listdir(top):
+                    empty(top, 0)
+            finally:
+                os.close(top)
+            os.rmdir(path)
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            continue
+
+
+class Put(Channel):
+    """Takes a file, which appears whole or not at all."""
+
+    def __init__(self, runner, number, path, mode, size):
+        Channel.__init__(self, runner, number)
+        if not path.startswith(b"/"):
+            raise ValueError
+        self.path, self.size, self.mode = path, number_of(size), number_of(mode, 8) & 0o7777
+        self.beside = path + b"." + os.urandom(8).hex().encode()
+        self.fd = os.open(self.beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self.widen()
+
+    def arrived(self):
+        while self.inbox:
+            piece = self.inbox.popleft()
+            self.took(len(piece))
+            self.size -= len(piece)
+            self.attempt("write", self.store, piece)
+        if self.peer_ended and self.fd is not None:
+            self.attempt("mode", os.fchmod, self.fd, self.mode)
+            self.attempt("rename", self.publish)
+
+    def store(self, piece):
+        while piece and self.size >= 0:
+            piece = piece[os.write(self.fd, piece):]
+
+    def publish(self):
+        os.rename(self.beside, self.path)
+        os.close(self.fd)
+        self.fd = None
+        self.answer("ok")
+
+    def attempt(self, stage, step, *arguments):
+        if self.fd is None:
+            return
+        try:
+            if self.size < 0 or self.peer_ended and self.size > 0:
+                stage = "size"
+                raise OSError(errno.EINVAL, "")
+            step(*arguments)
+        except OSError as error:
+            self.released()
+            self.fail(stage, error)
+
+    def released(self):
+        if self.fd is not None:
+            close(self.fd)
+            self.fd = None
+            try:
+                os.unlink(self.beside)
+            except OSError:
+                pass
+
+
+class Get(Channel):
+    """Gives a part of a regular file."""
+
+    def __init__(self, runner, number, path, offset, most):
+        Channel.__init__(self, runner, number)
+        offset, self.left = number_of(offset), number_of(most)
+        if not path.startswith(b"/"):
+            raise ValueError
+        self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            status = os.fstat(self.fd)
+            kind = status.st_mode & 0o170000
+            if kind != 0o100000:
+                raise OSError(errno.EISDIR if kind == 0o040000 else errno.EINVAL, "")
+            os.lseek(self.fd, offset, os.SEEK_SET)
+        except (OSError, OverflowError):
+            close(self.fd)
+            raise
+        self.send("ok {}\n".format(status.st_size).encode())
+        self.drained()
+
+    def drained(self):
+        while self.pending_size < MAX_PENDING and not self.finished:
+            try:
+                piece = os.read(self.fd, min(PIECE, self.left))
+            except OSError:
+                # Half of it has been sent as good: only an abort tells.
+                return self.runner.reset(self)
+            if not piece:
+                return self.finish()
+            self.left -= len(piece)
+            self.send(piece)
+
+    def released(self):
+        close(self.fd)
+
+
+# A script in this interpreter.
+
+# Variables that are read when an interpreter starts, or by the libraries in it: where an exec sets
+# one of them to something else than it was, a new interpreter must be started after all. Those
+# that modules and scripts of farcall are found by can be obeyed late.
+EARLY = (b"PYTHON", b"LC_", b"LANG", b"LD_", b"MALLOC_", b"GLIBC_", b"TZ", b"HOME")
+LATE = (b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE", b"PYTHONUNBUFFERED")
+
+
+def can_become(path, variables):
+    """Whether a script can run in this interpreter just as in a new one."""
+    for name, value in variables.items():
+        if name.startswith(EARLY) and value != os.environb.get(name):
+            if name not in LATE or name in os.environb or sys.flags.ignore_environment:
+                return False
+    for place in variables.get(b"PYTHONPATH", b"").split(b":"):
+        if os.path.exists(place + b"/sitecustomize.py") or os.path.exists(
+                place + b"/usercustomize.py"):
+            return False
+    try:
+        # Not a directory, a package or compiled code, which start in other ways.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            return not path.startswith(b"-") and not path.endswith(b".pyc") \
+                and os.fstat(fd).st_mode & 0o170000 == 0o100000 and os.read(fd, 2) != b"PK"
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return False
+
+
+def new_streams(unbuffered):
+    """sys.stdin, stdout and stderr as an interpreter makes them for the descriptors 0, 1 and 2."""
+    import io
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        old = getattr(sys, "__" + name + "__")
+        mode = "w" if fd else "r"
+        raw = bool(fd and (unbuffered or old and not hasattr(old.buffer, "raw")))
+        file = io.open(fd, mode + "b", 0 if raw else -1, closefd=False)
+        (file if raw else file.raw).name = "<" + name + ">"
+        stream = io.TextIOWrapper(
+            file, old.encoding if old else None, old.errors if old else None, "\n",
+            not raw and (file.isatty() or fd == 2 and sys.version_info >= (3, 9)), raw)
+        stream.mode = mode
+        setattr(sys, name, stream)
+        setattr(sys, "__" + name + "__", stream)
+
+
+def become(words, variables):
+    """Runs a script in this interpreter as `python3 WORDS` would. Returns when the script has ended
+    and the interpreter is to end as after any script: with its threads and what atexit has.
+
+    A script can still tell by looking for it: at the command line in /proc, at the frames below its
+    own, at modules such as select being loaded.
+    """
+    os.environb.update(variables)
+    new_streams(variables.get(b"PYTHONUNBUFFERED"))
+    # As an interpreter sets them when it starts.
+    for name, action in (("SIGPIPE", _signal.SIG_IGN), ("SIGXFSZ", _signal.SIG_IGN),
+                         ("SIGINT", _signal.default_int_handler)):
+        if hasattr(_signal, name):
+            _signal.signal(getattr(_signal, name), action)
+    sys.argv = [os.fsdecode(word) for word in words]
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv = [sys.executable] + sys.argv
+    path = sys.argv[0]
+    late = []
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        late.append(os.path.dirname(os.path.realpath(path)))
+    if variables.get(b"PYTHONPATH"):
+        for place in map(os.path.abspath, os.fsdecode(variables[b"PYTHONPATH"]).split(":")):
+            if place not in sys.path and place not in late:
+                late.append(place)
+    sys.path[:0] = late
+    if variables.get(b"PYTHONDONTWRITEBYTECODE"):
+        sys.dont_write_bytecode = True
+    if sys.version_info >= (3, 9):
+        path = os.path.abspath(path)
+    loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
+    main = sys.modules["__main__"].__dict__
+    for name in [name for name in main if not (name.startswith("__") and name.endswith("__"))]:
+        del main[name]
+    if "__annotations__" in main:
+        main["__annotations__"] = {}
+    main.update(__name__="__main__", __doc__=None, __package__=None, __spec__=None,
+                __loader__=loader, __file__=path, __cached__=None)
+    code = failure = None
+    try:
+        with open(path, "rb") as file:
+            code = file.read()
+        code = compile(code, path, "exec", 0, True)
+        exec(code, main)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        failure = error
+    if failure:
+        # Without the frames of the runner. What could not be compiled has none of its own.
+        report(failure.with_traceback(
+            None if type(code) is bytes else failure.__traceback__.tb_next))
+
+
+def report(error):
+    """Shows an exception as an interpreter does that ends by it, and ends by it."""
+    kind, trace = type(error), error.__traceback__
+    sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
+    if sys.version_info >= (3, 12):
+        sys.last_exc = error
+    try:
+        sys.excepthook(kind, error, trace)
+    except SystemExit:
+        raise
+    except BaseException as second:
+        second.with_traceback(second.__traceback__.tb_next)
+        sys.stderr.write("Error in sys.excepthook:\n")
+        sys.__excepthook__(type(second), second, second.__traceback__)
+        sys.stderr.write("\nOriginal exception was:\n")
+        sys.__excepthook__(kind, error, trace)
+    if isinstance(error, KeyboardInterrupt):
+        # Only by leaving with it does the interpreter end by SIGINT.
+        sys.excepthook = lambda *_: None
+        raise error
+    raise SystemExit(1) from None
+
+
+def processes(ended=False):
+    """pid -> parent, group and session of every process; also of those that wait to be reaped."""
+    table = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                fd = os.open("/proc/" + name + "/stat", os.O_RDONLY)
+                text = os.read(fd, 512)
+                os.close(fd)
+            except OSError:
+                continue
+            # The name of the program, in parentheses, may hold anything.
+            state, parent, group, session = text[text.rindex(b")") + 2:].split(None, 4)[:4]
+            if ended or state not in b"ZX":
+                table[int(name)] = int(parent), int(group), int(session)
+    return table
+
+
+def is_marked(pid, mark):
+    try:
+        fd = os.open("/proc/{}/environ".format(pid), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        text, piece = b"", b"="
+        while piece:
+            piece = os.read(fd, 65536)
+            text += piece
+        return mark in text
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def tree_of(spared, mark=None, sessions=None):
+    """What of the table descends from this process, but not through those that are spared. With a
+    mark, also what bears it or is in one of the sessions, which grow by those that are met.
+    """
+    table, found, me = processes(), {}, os.getpid()
+    if mark:
+        found = {pid: row for pid, row in table.items() if pid != me and pid not in spared
+                 and (row[2] in sessions or is_marked(pid, mark))}
+    more = True
+    while more:
+        new = {pid: row for pid, row in table.items() if pid not in found and pid not in spared
+               and (row[0] == me or row[0] in found)}
+        found.update(new)
+        more = bool(new)
+    if mark:
+        sessions.update(row[2] for row in found.values())
+    return found
+
+
+def signal_all(find, number, rounds):
+    """Signals each process that find() meets, once; more rounds for those who are born meanwhile.
+
+    Pids go round in a cycle, so one that has just been read is not another process' yet.
+    """
+    seen = {}
+    for _ in range(rounds):
+        new = {pid: row for pid, row in find().items() if pid not in seen}
+        if not new:
+            break
+        if number == _signal.SIGSTOP:
+            # A group is signalled in one step: nobody in it can fork past that.
+            for group in {row[1] for row in new.values()}:
+                signal_to(os.killpg, group, number)
+        for pid in new:
+            signal_to(os.kill, pid, number)
+        seen.update(new)
+    return len(seen)
+
+
+def kill_all(find):
+    signal_all(find, _signal.SIGSTOP, 100)
+    signal_all(find, _signal.SIGKILL, 2)
+
+
+def kill_orphans(runner, mark=None):
+    """Kills what has come to us from a keeper that was killed."""
+    sessions, last = set(), now_ms() + GIVE_UP_MS
+    while now_ms() < last:
+        kill_all(lambda: tree_of(runner.keepers, mark, sessions))
+        left = tree_of(runner.keepers, mark, sessions)
+        for pid, row in processes(True).items():
+            if row[0] == os.getpid() and pid not in runner.keepers:
+                try:
+                    os.waitpid(pid, os.WNOHANG)
+                except OSError:
+                    pass
+        if not left:
+            break
+        select.poll().poll(5)
+
+
+def end(runner):
+    """Ends all trees, then what was to be there only as long as the runner."""
+    channels = list(runner.channels.values())
+    for channel in channels:
+        if not channel.stays:
+            channel.close()
+    last = now_ms() + ORPHAN_GRACE_MS + GIVE_UP_MS
+    while runner.keepers and now_ms() < last:
+        poll = select.poll()
+        for control in runner.keepers.values():
+            poll.register(control.source, select.POLLIN)
+        for fd, events in poll.poll(1000):
+            runner.handlers[fd](fd, events)
+    for pid in runner.keepers:
+        signal_to(os.kill, pid, _signal.SIGKILL)
+    runner.keepers.clear()
+    kill_orphans(runner)
+    for channel in channels:
+        channel.close()
+    if runner.grace:
+        remove(runner.directory)
+
+
+
+# A link is offered by one message: the descriptors, and MARK TOKEN BYTES-RECEIVED, the last one as
+# a u64 of the machine's own order. The answer is "ok" or "error STAGE ERRNO WORDS". The socket is
+# closed when the link is not needed any more.
+MARK_SIZE, KNOCK_SIZE = 32, 32 + 64 + 8
+
+
+def open_door(runner):
+    try:
+        os.setsid()  # whoever ends the exec in which we started must not end us
+    except OSError:
+        pass
+    os.mkdir(runner.directory, 0o700)
+    door = bind(runner.directory + b"/link", _socket.SOCK_SEQPACKET)
+
+    def knocked(*_):
+        try:
+            fd = on_socket(door, "_accept")[0]
+        except OSError:
+            return
+        if peer_of(fd)[1] not in (0, os.geteuid()):
+            return close(fd)
+        os.set_blocking(fd, False)
+        runner.watch(fd, select.POLLIN, lambda fd, _: greet(runner, fd))
+
+    runner.watch(door, select.POLLIN, knocked)
+
+
+def greet(runner, fd):
+    """Takes the link that is offered, if it comes with the token."""
+    runner.watch(fd, 0)
+    knock, fds = bytearray(KNOCK_SIZE), []
+    try:
+        size, passed, _, _ = on_socket(
+            fd, "recvmsg_into", [knock], _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC)
+        for level, kind, data in passed:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                fds += [int.from_bytes(data[at:at + 4], sys.byteorder)
+                        for at in range(0, len(data) - 3, 4)]
+        good = size == KNOCK_SIZE and len(fds) == 2 and runner.token.matches(
+            memoryview(knock)[MARK_SIZE:-8])
+        count = int.from_bytes(knock[-8:], sys.byteorder)
+        if good and runner.confirmed <= count <= runner.sent:
+            on_socket(fd, "send", b"ok")
+            link, fds = Link(*fds), []
+            link.guard = fd
+            try:
+                link.say("\n{} resumed {}\n".format(knock[:MARK_SIZE].decode(), runner.received))
+            except OSError:
+                return link.close()
+            runner.resume(link, count)
+            return runner.watch(fd, select.POLLIN, lambda *_: runner.drop_link())
+        on_socket(fd, "send", b"error resume 22 that was never sent" if good
+                  else b"error token 13 that is another one")
+    except (OSError, ValueError):
+        pass
+    close(fd, *fds)
+
+
+def attach(mark, directory):
+    """Offers our standard input and output to the runner of a directory, and waits."""
+    line = b""
+    while not line.endswith(b"\n") and len(line) < 100:
+        byte = os.read(0, 1)
+        if not byte:
+            raise OSError(errno.EINVAL, "")
+        line += byte
+    token, _, count = line.partition(b" ")
+    status = os.lstat(directory)
+    if len(token) != Token.SIZE or not count.strip().isdigit() or len(mark) != MARK_SIZE:
+        raise OSError(errno.EINVAL, "")
+    if status.st_mode & 0o170077 != 0o040000 or status.st_uid != os.geteuid():
+        raise OSError(errno.EPERM, "")  # another user would get to know the token
+    fd = new_socket(_socket.SOCK_SEQPACKET)
+    on_socket(fd, "connect", directory + b"/link")
+    fds = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1))
+    knock = mark.encode() + token + int(count).to_bytes(8, sys.byteorder)
+    on_socket(fd, "sendmsg", [knock], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
+    answer = os.read(fd, 100)
+    if answer != b"ok":
+        os.write(1, b"\n" + mark.encode() + b" " + (
+            answer or b"error connect 104 the runner is ending") + b"\n")
+        os._exit(1)
+    os.read(fd, 1)
+    os._exit(0)

@@ -89,7 +89,7 @@ while len(t) < '"$python"':
     if not p:
         raise SystemExit(1)
     t += p
-exec(compile(t, "farcall-runner", "exec"))' $rest ${link:+"$link"}
+exec(compile(t.split(b"\f")[0], "farcall-runner", "exec"))' $rest ${link:+"$link"}
   done
   why="$why; there is no python3"
 esac
