@@ -11,6 +11,7 @@
 #define DEFAULT_CHANNELS 1024
 #define DEFAULT_WINDOW ((size_t)1 << 20)
 #define DEFAULT_KEPT ((size_t)4 << 20)
+#define LEAST_KEPT ((size_t)2 * ACK_EVERY)
 #define LARGEST_WINDOW ((size_t)1 << 30)
 #define MAX_PENDING ((size_t)256 << 20)
 #define MAX_CONTROL ((size_t)256 << 20)
@@ -114,6 +115,8 @@ int mux_new(const struct mux_options *options, const struct mux_events *events, 
   m->window = m->window > MUX_FIRST_WINDOW ? m->window : MUX_FIRST_WINDOW;
   m->window = m->window < LARGEST_WINDOW ? m->window : LARGEST_WINDOW;
   m->max_kept = options->max_kept > 0 ? options->max_kept : DEFAULT_KEPT;
+  // Less, and the peer would be waited for before it says anything.
+  m->max_kept = m->max_kept > LEAST_KEPT ? m->max_kept : LEAST_KEPT;
   m->buckets = buckets;
   m->bucket_count = FEWEST_BUCKETS;
   m->idle = true;

@@ -33,8 +33,10 @@ enum mux_side { MUX_ENGINE, MUX_RUNNER }; // whose channels have even, and odd n
 struct mux_options {
   enum mux_side side;
   size_t max_channels; // that the peer may have opened at the same time; more are reset. 0: 1024
-  size_t window;       // bytes that the peer may send and nobody has taken, per channel; 0: 1 MiB
-  size_t max_kept;     // bytes sent and not acknowledged, beyond which nothing is sent; 0: 4 MiB
+  size_t window;   // bytes that the peer may send and nobody has taken, per channel; 0: 1 MiB; at
+                   // least 64 KiB
+  size_t max_kept; // bytes sent and not acknowledged, beyond which no data are sent; 0: 4 MiB; at
+                   // least 128 KiB
 };
 
 struct mux_events {

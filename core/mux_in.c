@@ -8,8 +8,6 @@
 #include "err.h"
 #include "mux_private.h"
 
-// After so many bytes the peer is told that they have come.
-#define ACK_EVERY 65536
 // A peer that has channels opened and refused and does not read of it is given up at so many bytes
 // of answers.
 #define MAX_CONTROL ((size_t)4 << 20)

@@ -11,6 +11,8 @@
 
 // So much is put in order ahead of what is written.
 #define AHEAD 65536
+// What is larger has to take turns with others of its kind.
+#define SMALL (MUX_MAX_PAYLOAD / 2)
 // Beyond max_kept, data wait for the peer's acknowledgement. The other frames go on for so much,
 // and acknowledgements for as much again: two sides that have sent all that they may must still be
 // able to tell each other what has arrived.
@@ -129,7 +131,8 @@ void mux_control_u32(struct mux *m, uint32_t id, enum mux_frame type, uint32_t v
 
 void mux_want(struct mux_channel *c, bool fresh) {
   if (list_is_empty(&c->sending) && buf_size(&c->out) > 0 && c->out_window > 0) {
-    list_append(fresh ? &c->m->fresh : &c->m->rest, &c->sending);
+    bool first = fresh && buf_size(&c->out) <= SMALL;
+    list_append(first ? &c->m->fresh : &c->m->rest, &c->sending);
   }
 }
 
@@ -150,8 +153,19 @@ static bool put_ack(struct mux *m) {
   return true;
 }
 
+// Whole frames, one at least, when there are any.
+static size_t some_control(const struct mux *m) {
+  const unsigned char *at = (const unsigned char *)buf_peek(&m->control);
+  size_t size = 0;
+  while (size < MUX_MAX_PAYLOAD && size < buf_size(&m->control)) {
+    const unsigned char *head = at + size;
+    size += FRAME_HEAD + (size_t)(head[5] << 16 | head[6] << 8 | head[7]);
+  }
+  return size;
+}
+
 static bool put_control(struct mux *m) {
-  size_t size = buf_size(&m->control);
+  size_t size = some_control(m);
   if (!reserve(m, FRAME_HEAD + size)) {
     return false;
   }

@@ -21,6 +21,8 @@ enum mux_frame {
 };
 #define FRAME_HEAD 8
 #define FRAME_MAX (FRAME_HEAD + MUX_MAX_PAYLOAD)
+// After so many bytes the peer is told that they have come.
+#define ACK_EVERY 65536
 #define MAX_WINDOW ((uint32_t)1 << 31)
 
 struct mux_channel {
@@ -86,7 +88,8 @@ struct mux {
   uint64_t acked;     // of received
   bool ack_due;
   uint64_t pings_due, pings_sent, pongs_due, pongs;
-  // Channels with bytes that may be sent: those that had none before, and the others.
+  // Channels with bytes that may be sent: those that had none before and now have few, and the
+  // others.
   struct list fresh, rest;
   bool rest_turn;
   struct list drained; // that are to be told
@@ -114,7 +117,7 @@ void mux_tell_cut(struct mux_channel *c);
 // A frame that goes before data. When memory runs out the mux has failed.
 void mux_control(struct mux *m, uint32_t id, enum mux_frame type, const void *payload, size_t size);
 void mux_control_u32(struct mux *m, uint32_t id, enum mux_frame type, uint32_t value);
-// c has bytes that may be sent. fresh: it had none before.
+// c has bytes that may be sent, perhaps. fresh: it had none before.
 void mux_want(struct mux_channel *c, bool fresh);
 // The peer has received so many bytes. 0, or ERR_SYNTAX.
 int mux_acknowledged(struct mux *m, uint64_t received);
