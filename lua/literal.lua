@@ -71,4 +71,43 @@ function literal.escape(text, astral)
   return table.concat(out)
 end
 
+-- Line separators, and marks that turn the direction of writing: what comes after them looks like
+-- something else than it is.
+local UNSEEN = { [0x2028] = true, [0x2029] = true, [0xFEFF] = true }
+for _, range in ipairs({ { 0x80, 0x9F }, { 0x200E, 0x200F }, { 0x202A, 0x202E },
+  { 0x2066, 0x2069 } }) do
+  for point = range[1], range[2] do
+    UNSEEN[point] = true
+  end
+end
+
+---The lines of a text as they may stand in a comment: UTF-8 without control characters and what else
+---is not seen, for each of which there is a space.
+---@param text string
+---@param terminator? string what ends the comment, two characters: it gets a space inside
+---@return string[] lines without spaces at their ends
+function literal.comment(text, terminator)
+  local lines = {}
+  for line in (text:gsub("%s+$", "") .. "\n"):gmatch("([^\n]*)\n") do
+    local out, at = {}, 1
+    while at <= #line do
+      local plain = line:match("^[ -~]+", at)
+      local point, length = nil, nil
+      if not plain and line:byte(at) >= 0x80 then
+        point, length = code_point(line, at)
+        plain = point and not UNSEEN[point] and line:sub(at, at + length - 1) or nil
+      end
+      out[#out + 1] = plain or " "
+      at = at + (plain and #plain or length or 1)
+    end
+    line = table.concat(out)
+    if terminator then
+      line = line:gsub((terminator:gsub("%p", "%%%0")), terminator:sub(1, 1) .. " "
+        .. terminator:sub(2))
+    end
+    lines[#lines + 1] = (line:gsub("%s+$", ""))
+  end
+  return lines
+end
+
 return literal

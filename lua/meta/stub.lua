@@ -12,7 +12,8 @@
 ---farcall.stub.File[]?, string?
 ---@field launch? fun(dir: string, script: string): string[] the interpreter's arguments before the
 ---script's own; the path of the script when absent
----@field transports? table<string, true> those that the stub speaks ("uds", "file"); all when absent
+---@field transports? table<string, true> those that the stub speaks ("uds",
+---"stream", "file"); all when absent. For the stub uds and stream are the same
 ---@field environment? fun(dir: string): table<string, string> variables for the script, given its
 ---private directory, in which the files are
 
