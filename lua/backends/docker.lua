@@ -55,7 +55,7 @@ local backend = {
 
 function backend.check(options)
   if (options.image == nil) == (options.attach == nil) then
-    return false, "docker needs either image or attach"
+    return false, "one of image and attach is needed, and not both"
   end
   return true
 end
@@ -288,7 +288,10 @@ end
 ---@async
 local function attach(api, name)
   local container, err = api:inspect_container(name)
-  if not container then
+  if not container and err.kind == "not_found" then
+    return nil, errors.new("not_found", "attach " .. name, "there is no such container",
+      { code = err.code, cause = err, hint = "`docker ps` lists them" })
+  elseif not container then
     return nil, err
   elseif not container.running then
     return nil, errors.new("unavailable", "docker", ("container %s is not running"):format(name),
