@@ -22,15 +22,15 @@ local backend = {
     },
     socket = {
       type = "string", default = "/var/run/docker.sock",
-      doc = "where the engine listens: a path (Podman's, too) or tcp://HOST:PORT",
+      doc = "where Docker listens: a path (Podman's, too) or tcp://HOST:PORT",
     },
     user = { type = "string", doc = "user, or UID:GID, instead of the image's" },
     cwd = { type = "string", doc = "where commands start; the image's directory unless set" },
     env = { type = "map", doc = "variables to set" },
-    binds = { type = "list", doc = "directories of the engine's machine: HOST:CONTAINER[:ro]" },
+    binds = { type = "list", doc = "directories of Docker's machine: /HERE:/THERE[:ro]" },
     network = {
       type = "string", default = "none",
-      doc = "none; on (the engine's default network); or the name of a network",
+      doc = "none; on (Docker's default network); or the name of a network",
     },
     memory = { type = "size", default = 2 * 2 ^ 30, doc = "memory and swap in all; 0: unbounded" },
     cpus = { type = "number", default = 2, doc = "processors, in fractions too; 0: unbounded" },
