@@ -110,7 +110,8 @@ local function policies(list)
     for item in text:gmatch("[^,]+") do
       local key, value = item:match("^([^=]+)=(.*)$")
       if not key then
-        return usage("--policy " .. word, "expected KEY=VALUE, not " .. item)
+        return usage("--policy " .. word, "expected KEY=VALUE, not " .. item,
+          next(options) and "a list of several words goes into a configuration" or nil)
       end
       options[key] = value
     end
