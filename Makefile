@@ -4,6 +4,8 @@ JOBS         ?= $(shell nproc)
 PREFIX       ?= /usr/local
 SECONDS_EACH ?= 60
 
+MAKEFLAGS    += --no-print-directory
+
 .PHONY: all help setup build demo test stress asan valgrind fuzz bench lint format install clean
 all: build
 

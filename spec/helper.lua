@@ -51,6 +51,15 @@ function helper.eventually(check, seconds)
   return value
 end
 
+---What becomes of a niceness that is raised by so much: the specs may have been started with one.
+---@return integer
+function helper.niceness(more)
+  local pipe = io.popen("nice")
+  local own = pipe:read("*n")
+  pipe:close()
+  return math.min(19, own + more)
+end
+
 ---A fresh private directory, removed after the test.
 local scratch = {}
 function helper.scratch()

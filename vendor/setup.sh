@@ -21,7 +21,7 @@ if [ "$(id -u)" -ne 0 ]; then
   command -v sudo >/dev/null || { echo "install as root: apt-get install$missing" >&2; exit 1; }
   root=sudo
 fi
-export DEBIAN_FRONTEND=noninteractive
 $root apt-get update -qq
+# sudo passes no variables on.
 # shellcheck disable=SC2086 # a list of package names
-$root apt-get install -y -qq --no-install-recommends $missing >&2
+$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >&2

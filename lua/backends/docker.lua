@@ -22,15 +22,15 @@ local backend = {
     },
     socket = {
       type = "string", default = "/var/run/docker.sock",
-      doc = "where the engine listens: a path (Podman's, too) or tcp://HOST:PORT",
+      doc = "where Docker listens: a path (Podman's, too) or tcp://HOST:PORT",
     },
     user = { type = "string", doc = "user, or UID:GID, instead of the image's" },
     cwd = { type = "string", doc = "where commands start; the image's directory unless set" },
     env = { type = "map", doc = "variables to set" },
-    binds = { type = "list", doc = "directories of the engine's machine: HOST:CONTAINER[:ro]" },
+    binds = { type = "list", doc = "directories of Docker's machine: /HERE:/THERE[:ro]" },
     network = {
       type = "string", default = "none",
-      doc = "none; on (the engine's default network); or the name of a network",
+      doc = "none; on (Docker's default network); or the name of a network",
     },
     memory = { type = "size", default = 2 * 2 ^ 30, doc = "memory and swap in all; 0: unbounded" },
     cpus = { type = "number", default = 2, doc = "processors, in fractions too; 0: unbounded" },
@@ -55,7 +55,7 @@ local backend = {
 
 function backend.check(options)
   if (options.image == nil) == (options.attach == nil) then
-    return false, "docker needs either image or attach"
+    return false, "one of image and attach is needed, and not both"
   end
   return true
 end
@@ -288,7 +288,10 @@ end
 ---@async
 local function attach(api, name)
   local container, err = api:inspect_container(name)
-  if not container then
+  if not container and err.kind == "not_found" then
+    return nil, errors.new("not_found", "attach " .. name, "there is no such container",
+      { code = err.code, cause = err, hint = "`docker ps` lists them" })
+  elseif not container then
     return nil, err
   elseif not container.running then
     return nil, errors.new("unavailable", "docker", ("container %s is not running"):format(name),

@@ -12,7 +12,8 @@ local REFUSALS = {
   { "no such container", "lost", gone = true, hint = "it was removed from outside" },
   { "no container with name", "lost", gone = true, hint = "it was removed from outside" },
   { "container state improper", "lost", gone = true, hint = "it was stopped from outside" },
-  { "short%-name", "not_found", hint = "the image is not here, and no registry is named" },
+  { "short%-name", "not_found", hint = "the image is not here; to be fetched it needs its registry "
+    .. "in front, docker.io/library/debian for example" },
   { "manifest unknown", "not_found", hint = "see the option image" },
   { "pinging container registry", "unavailable", hint = "the image is not here" },
 }
@@ -71,7 +72,7 @@ end
 ---@async
 local function remove(service, name)
   local removed, err = service:call("remove " .. name,
-    { "rm", "--force", "--ignore", "--time", "0", name })
+    { "rm", "--force", "--ignore", "--volumes", "--time", "0", name })
   return removed and true or nil, err
 end
 

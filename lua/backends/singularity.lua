@@ -131,7 +131,10 @@ end
 
 -- The program is started in /.
 local function absolute(path)
-  return not path:find("://", 1, true) and fs.realpath(path) or path
+  if path:find("://", 1, true) then
+    return path
+  end
+  return fs.realpath(path) or path:sub(1, 1) ~= "/" and system.cwd() .. "/" .. path or path
 end
 
 -- An ordinary user has none.

@@ -11,8 +11,14 @@ local ssh_session = require("farcall.clients.ssh_session")
 
 -- What libssh2 fails with where OpenSSH may yet come in.
 local BEYOND = {
-  RSA_SHA2 = "libssh2 cannot do RSA with SHA-2", KEX = "libssh2 and the host share no algorithm",
+  RSA_SHA2 = "libssh2 cannot do RSA with SHA-2 (with ed25519 keys it can: ssh-keygen -t ed25519)",
+  KEX = "libssh2 and the host share no algorithm",
   KEYTYPE = "libssh2 cannot use certificates and FIDO keys",
+}
+-- What to do about an error that says too little.
+local HINTS = {
+  RESOLVE = "host takes a name, an address, or an alias of ~/.ssh/config",
+  ECONNREFUSED = "no sshd listens there: see the options host and port",
 }
 local KEY_FILES = { "id_ed25519", "id_ecdsa", "id_rsa" }
 
@@ -201,6 +207,7 @@ function backend.open(options, ctx)
   local session
   session, err = connect(options, planned, said, ctx)
   if not session then
+    err.hint = err.hint or HINTS[err.code]
     return nil, err
   end
   local caps = {}

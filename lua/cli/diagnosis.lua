@@ -220,7 +220,8 @@ local function backends(cfg, named, options, findings)
   local current
   -- What a backend says by the way, that it had to take a slower one for example.
   cfg.log = function(_, text)
-    table.insert(findings, finding("backend " .. current, "warn", text))
+    local message, hint = text:match("^(.-) %((.*)%)$")
+    table.insert(findings, finding("backend " .. current, "warn", message or text, hint))
   end
   local one = engine.new(cfg)
   for _, name in ipairs(names) do
@@ -243,7 +244,8 @@ function diagnosis.all(options, backend, backend_options)
   local findings = { diagnosis.versions() }
   local cfg, err = config.load(options)
   if not cfg then
-    table.insert(findings, finding("configuration", "fail", err.msg, err.hint))
+    table.insert(findings, finding("configuration", "fail",
+      (err.op ~= "" and err.op .. ": " or "") .. err.msg, err.hint))
     return findings
   end
   cfg.log = function() end

@@ -7,6 +7,7 @@ local task = require("farcall.task")
 local doctor = {}
 
 local EXIT_OK, EXIT_ENGINE = 0, 125
+local NAME_WIDTH = 14
 local COLORS = { ok = "green", warn = "bold", fail = "red" }
 
 doctor.description = [[
@@ -39,11 +40,16 @@ function doctor.run(args, ui)
   if ui.json then
     ui:out_json({ ok = fails == 0, findings = json.array(findings) })
   else
+    local width = NAME_WIDTH
+    for _, found in ipairs(findings) do
+      width = math.max(width, #found.name)
+    end
     for _, found in ipairs(findings) do
       local status = ui:paint(COLORS[found.status], ("%-4s"):format(found.status))
-      ui:out(("%s  %-14s %s\n"):format(status, found.name, found.message))
+      ui:out(("%s  %s %s\n"):format(status,
+        found.name .. (" "):rep(width - #found.name), found.message))
       if found.hint then
-        ui:out((" "):rep(21) .. found.hint .. "\n")
+        ui:out((" "):rep(width + 7) .. found.hint .. "\n")
       end
     end
   end

@@ -72,13 +72,16 @@ local function look(env)
   return seen
 end
 
-local function about_exec(name, seconds, noise)
+local function about_exec(name, env, seconds, noise)
   if noise ~= "" then
     return finding(name, "warn", ("each exec prints %d bytes that nobody asked for"):format(#noise),
       "the rc files of the user over there print: end them early, with [ -t 0 ] || return")
   end
   local message = ("an exec takes %.0f ms"):format(seconds * 1e3)
-  if seconds > SLOW_EXEC then
+  if seconds > SLOW_EXEC and env.caps.isolated then
+    return finding(name, "warn", message, "the service takes that long, or this machine is busy; "
+      .. "calls that come together share an exec")
+  elseif seconds > SLOW_EXEC then
     return finding(name, "warn", message, "slow rc files of the user over there (.bashrc) are read "
       .. "by each: end them early, with [ -t 0 ] || return; or the link is long")
   end
@@ -131,7 +134,7 @@ function examination.backend(engine, backend, options)
     err = noise
     return { finding(backend, "fail", tostring(err), err.hint) }
   end
-  findings[1] = about_exec(backend, seconds, noise)
+  findings[1] = about_exec(backend, env, seconds, noise)
   local seen
   seen, err = look(env)
   if not seen then

@@ -58,7 +58,8 @@ function progress.report(ui, result)
   local told = ui.quiet and result.status == "error" and result.exit_code
   if result.status ~= "success" and result.error and not told then
     ui:fail(result.error)
-    if result.hint then
+    -- An error that was told whole has it already.
+    if result.hint and not result.error:find(result.hint, 1, true) then
       ui:say("hint: " .. result.hint)
     end
   end

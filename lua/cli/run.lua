@@ -35,7 +35,7 @@ function run.configure(command)
     :argname("FILE")
   command:option("-c --code", "The script itself, instead of a file."):argname("TEXT")
   session.add_backend_flags(command)
-  command:option("-l --language", "The script's language, if its name does not tell.")
+  command:option("-l --language", "The script's language; its name tells, else Python.")
     :argname("NAME")
   command:option("--transport", "How calls travel; chosen by itself unless given.")
     :argname("NAME")
@@ -110,7 +110,8 @@ local function policies(list)
     for item in text:gmatch("[^,]+") do
       local key, value = item:match("^([^=]+)=(.*)$")
       if not key then
-        return usage("--policy " .. word, "expected KEY=VALUE, not " .. item)
+        return usage("--policy " .. word, "expected KEY=VALUE, not " .. item,
+          next(options) and "a list of several words goes into a configuration" or nil)
       end
       options[key] = value
     end

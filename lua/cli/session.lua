@@ -104,6 +104,9 @@ function session.pairs(list, flag)
     local key, value = word:match("^([^=]+)=(.*)$")
     if not key then
       return nil, errors.new("usage", flag .. " " .. word, "expected NAME=VALUE")
+    elseif values[key] then
+      return nil, errors.new("usage", flag .. " " .. word, "it was given already",
+        { hint = ("a list is one word: %s %s=A,B"):format(flag, key) })
     end
     values[key] = value
   end
@@ -125,8 +128,8 @@ end
 function session.add_backend_flags(command)
   command:option("-b --backend", "Where: a backend of the configuration, or any by its name.")
     :argname("NAME")
-  command:option("-o --option", "An option of the backend."):argname("KEY=VALUE"):count("*")
-    :target("options")
+  command:option("-o --option", "An option of the backend; a list is A,B."):argname("KEY=VALUE")
+    :count("*"):target("options")
   command:option("--key", "Share the environment of this name, and leave it there.")
     :argname("NAME")
 end

@@ -329,8 +329,8 @@ local function check_host_key(self, hosts, name)
       { code = "HOSTKEY" })
   elseif not options.accept_new then
     return nil, errors.new("denied", self.op, ("the host key of %s is not known"):format(name),
-      { code = "UNKNOWN_HOST", hint = "check it and add it, as ssh does when it asks, or let new "
-        .. "hosts be accepted" })
+      { code = "UNKNOWN_HOST", hint = "check it and add it, as ssh does when it asks, or set "
+        .. "accept_new" })
   end
   local path = (options.known_hosts or {})[1]
   if not path then
@@ -420,6 +420,7 @@ local function authenticate_with(self, agent)
   end
   local keys, notes = candidates(self, agent)
   local rsa
+  local tried = {}
   for i, key in ipairs(keys) do
     if i > MAX_TRIES then
       break
@@ -434,11 +435,18 @@ local function authenticate_with(self, agent)
     elseif code ~= "AUTH" then
       notes[#notes + 1] = msg
       break
+    elseif key.type ~= "ssh-rsa" then
+      tried[#tried + 1] = key.path or "a key of the agent"
     end
   end
   if #keys == 0 then
-    notes[#notes + 1] = "no key to try"
-  elseif rsa then
+    notes[#notes + 1] = "no key to try: the option identity names files"
+  end
+  if #tried > 0 then
+    notes[#notes + 1] = ("refused: %s; public keys belong into authorized_keys over there"):format(
+      table.concat(tried, ", "))
+  end
+  if rsa then
     notes[#notes + 1] = "libssh2 1.10 signs with RSA keys only by SHA-1, which servers refuse today"
   end
   return nil, errors.new("denied", self.op, ("%s may not log in with the keys at hand"):format(
@@ -487,7 +495,11 @@ local function establish(self, deadline)
   local ok
   ok, msg, code = step(self.connection, "handshake", wanted_types(hosts))
   if not ok then
-    return nil, failure(self.op, msg, code)
+    err = failure(self.op, msg, code)
+    if msg:find("banner", 1, true) then
+      err.hint = "what listens there is no SSH server, or lets nobody in now"
+    end
+    return nil, err
   end
   ok, err = check_host_key(self, hosts, name)
   if not ok then

@@ -103,6 +103,9 @@ WORDS["exec-failed"] = function(self, rest)
     text = stage .. ": " .. text
   end
   self.failure = errors.wrap(self.op, text, name)
+  if stage == "level" then
+    self.failure.hint = "`farcall doctor` tells what can hold them"
+  end
 end
 
 function WORDS.deadline(self)

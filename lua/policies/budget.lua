@@ -22,10 +22,15 @@ return {
       run.made[call.tool] = (run.made[call.tool] or 0) + 1
     end
     local most = options.per_tool and options.per_tool[call.tool]
+    -- From the command line it is a text.
+    local number = tonumber(most)
+    if most and not number then
+      return deny(("per_tool: %s is no number of calls"):format(tostring(most)))
+    end
     if options.max_calls and run.calls > options.max_calls then
       return deny(("this run has made all of its %d calls"):format(options.max_calls))
-    elseif most and run.made[call.tool] > most then
-      return deny(("this run has made all of its %d calls of %s"):format(most, call.tool))
+    elseif number and run.made[call.tool] > number then
+      return deny(("this run has made all of its %d calls of %s"):format(number, call.tool))
     end
     local spacing = math.max(options.per_second and 1 / options.per_second or 0,
       options.per_minute and 60 / options.per_minute or 0)

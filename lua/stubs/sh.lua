@@ -172,8 +172,9 @@ function member(json, wanted, size, key) {
   }
   match($0, /^[{]"id":[0-9]+,"error":/)
   value = substr($0, RLENGTH + 1)
-  print ("call: " tool ": " text(member(value, "message")) " [" text(member(value, "kind")) "]") \
-    > "/dev/stderr"
+  message = text(member(value, "message"))
+  if (message ~ /: expected .*, got the string/) message = message " (what is no text: name:=JSON)"
+  print ("call: " tool ": " message " [" text(member(value, "kind")) "]") > "/dev/stderr"
   exit 1
 }
 ]=]

@@ -230,7 +230,8 @@ describe("backend local", function()
     if system.uid() ~= 0 then
       env.options.tree = "pidns"
       _, err = run(env, { argv = { "true" } })
-      assert.equal("exec true: trees cannot be held by pidns here", tostring(err))
+      assert.equal("exec true: trees cannot be held by pidns here", err.op .. ": " .. err.msg)
+      assert.matches("farcall doctor", err.hint, 1, true)
       env.options.tree = "auto"
     end
     env.supervisor = "/no/such/supervisor"

@@ -82,6 +82,18 @@ describe("backend podman", function()
     assert.is_nil(listed(ctx))
   end))
 
+  it("takes the volumes along that nobody has named", helper.task(function()
+    local volume
+    using({ image = IMAGE, binds = { "/unnamed" } }, function(_, ctx)
+      pipe = io.popen(dir .. "/bin/podman inspect --format '{{range .Mounts}}{{.Name}} {{end}}' "
+        .. ctx.name)
+      volume = pipe:read("*a"):match("%x+")
+      pipe:close()
+    end)
+    assert.equal(64, #(volume or ""))
+    assert.not_equal(0, os.execute(dir .. "/bin/podman volume exists " .. volume))
+  end))
+
   it("shares one that has a key, and leaves it until it is reaped", helper.task(function()
     local ctx = context({ key = "project" })
     local opened, envs = {}, {}

@@ -337,6 +337,7 @@ describe("ssh_session", function()
       local err = refused(server:options({ identity_files = { server.dir .. "/stranger" } }))
       assert.equal("denied", err.kind)
       assert.equal("AUTH", err.code)
+      assert.is_truthy(err.hint:find(server.dir .. "/stranger", 1, true))
       assert.equal("AUTH", refused(server:options({ identity_files = {} })).code)
       assert.equal("AUTH", refused(server:options({ identity_files = { "/nowhere" } })).code)
       assert.equal("AUTH", refused(server:options({

@@ -53,6 +53,15 @@ describe("the budget policy", function()
     for _ = 1, 5 do
       assert.equal("allow", (call("b")))
     end
+    -- As the command line gives it.
+    call = open({ per_tool = { a = "1", b = "many" } })
+    assert.equal("allow", (call("a")))
+    local action, reason = call("a")
+    assert.same({ "deny", "policy budget: this run has made all of its 1 calls of a" },
+      { action, reason })
+    action, reason = call("b")
+    assert.same({ "deny", "policy budget: per_tool: many is no number of calls" },
+      { action, reason })
   end)
 
   it("spaces calls, over all runs", function()

@@ -31,8 +31,10 @@ local KINDS = {
 
 local function tool(name, handler)
   return {
-    name = name, summary = "A tool.", parameters = { type = "object", additionalProperties = true },
-    handler = handler,
+    name = name, summary = "A tool.", handler = handler,
+    parameters = {
+      type = "object", additionalProperties = true, properties = { count = { type = "integer" } },
+    },
   }
 end
 
@@ -105,14 +107,16 @@ call nothing x=1; echo "status $?"
 call echo loose; echo "status $?"
 call; echo "status $?"
 call -f none echo a=1; echo "status $?"
+call echo count=1; echo "status $?"
 echo "$# $1 $2"
 exit 7
 ]])
         assert.equal(7, result.exit_code)
-        assert.equal("status 1\nstatus 1\nstatus 2\nstatus 2\nstatus 1\n2 a b c\n", result.output)
+        assert.equal("1122112 a b c\n", (result.output:gsub("status (%d)\n", "%1")))
         assert.is_truthy(result.stderr:find('call: fail: it is "broken" [failed]', 1, true))
         assert.is_truthy(result.stderr:find("[not_found]", 1, true))
         assert.is_truthy(result.stderr:find("no field none", 1, true))
+        assert.matches("count: expected [^\n]+%(what is no text: name:=JSON%) ", result.stderr)
       end)
 
       it("is not led astray by what the script has set", function()
