@@ -14,7 +14,7 @@
 #       t += p
 #   exec(compile(t.split(b"\f")[0], "farcall-runner", "exec"))' serve MARK GRACE_MS [DIR]
 #
-# or `attach MARK DIR`. Compiling all of it takes as long as starting the interpreter, so it has
+# or `attach MARK DIR`, or `connect PATH`. Compiling all of it takes as long as starting the interpreter, so it has
 # pages: the first says hello, each other one is compiled when it is needed or when nothing is to be
 # done. Imported is only what is built in or costs nothing: a script waits for this, and it may
 # become of it. With the option --python an exec is no new interpreter but goes on in this one.
@@ -60,6 +60,7 @@ ORPHAN_GRACE_MS = 1000  # TERM to KILL when the engine has gone
 GIVE_UP_MS = 10000  # how long killing may take
 TOUCH_MS = 30000  # directories of live runs must not look old
 
+MARK_SIZE = 32
 MASK = range(1, 32)
 CAUGHT = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGHUP)
 
@@ -93,9 +94,10 @@ def words_of(block):
 
 
 def number_of(word, base=10):
-    if not word.isdigit():
+    number = int(word, base) if word.isdigit() else -1
+    if not 0 <= number < 1 << 63:
         raise ValueError
-    return int(word, base)
+    return number
 
 
 def close(*fds):
@@ -437,8 +439,8 @@ def leave(runner, number):
 class Runner:
     """Carries the bytes of all channels over one link at a time."""
 
-    def __init__(self, mark, grace, directory, null):
-        self.mark, self.grace, self.directory, self.null = mark, grace, directory, null
+    def __init__(self, mark, grace, directory):
+        self.mark, self.grace, self.directory = mark, grace, directory
         self.poll, self.handlers, self.events = select.poll(), {}, {}
         self.channels, self.keepers = {}, {}
         self.last_theirs, self.last_ours = 0, -1
@@ -699,10 +701,6 @@ class Runner:
         self.watch(watch_signals(), select.POLLIN, self.stop)
         self.cwd = os.getcwd()
         os.chdir("/")
-        if self.grace:
-            need(SERVICES)
-            need(DOOR)
-            open_door(self)
         self.token = Token(self.grace)
         self.take_link(link)
         link.say("\n{} hello 1 {} {} ? {}\n".format(
@@ -741,32 +739,51 @@ class Runner:
                     channel.touch()
 
 
-def main(arguments):
-    verb, mark = arguments[:2]
+def fail(mark, stage, error):
+    """The last words where there is no link yet."""
+    code = error.errno or errno.ENAMETOOLONG
+    os.write(1, "\n{} error {} {} {}\n".format(mark, stage, code, os.strerror(code)).encode())
+    os._exit(1)
+
+
+def serve(mark, grace, directory):
+    stage = "directory"
     try:
-        if verb == "attach":
+        runner = Runner(mark, grace, directory)
+        if grace:
             need(SERVICES)
             need(DOOR)
-            attach(mark, os.fsencode(arguments[2]))
-        directory = os.fsencode(arguments[3]) if len(arguments) > 3 else None
-        grace = int(arguments[2]) if directory else 0
-        # The standard descriptors stay taken, so that no other one gets their numbers.
-        null = os.open(os.devnull, os.O_RDWR)
-        while null < 3:
-            null = os.dup(null)
+            open_door(runner)
+        stage = "link"
+        runner.null = os.open(os.devnull, os.O_RDWR)
         link = Link(os.dup(0), os.dup(1))
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        Runner(mark, grace, directory, null).serve(link)
     except OSError as error:
-        line = "\n{} error start {} {}\n".format(mark, error.errno, os.strerror(error.errno))
-        os.write(1, line.encode())
-        os._exit(1)
+        fail(mark, stage, error)
+    # The standard descriptors stay taken, so that no other one gets their numbers.
+    os.dup2(runner.null, 0)
+    os.dup2(runner.null, 1)
+    runner.serve(link)
+
+
+def main(verb="", *words):
+    right = verb in ("serve", "attach") and len(words) in (2, 3) and len(words[0]) == MARK_SIZE
+    if verb == "serve" and right and words[1].isdigit():
+        directory = os.fsencode(words[2]) if len(words) > 2 else None
+        serve(words[0], int(words[1]) if directory else 0, directory)
+    elif verb == "attach" and right and len(words) == 2 or verb == "connect" and len(words) == 1:
+        need(SERVICES)
+        need(DOOR)
+        globals()[verb](*words)
+    else:
+        sys.stderr.write("usage: farcall-runner serve MARK GRACE_MS [DIR]\n"
+                         "       farcall-runner attach MARK DIR\n"
+                         "       farcall-runner connect PATH\n")
+        os._exit(2)
     os._exit(0)
 
 
 try:
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
 except Become as become_what:
     script = become_what.args
 # In names of its own: those here are the script's now.
@@ -1143,7 +1160,7 @@ def start(runner, number, *words):
         channel.answer("exec-failed {} {}\ngone".format(stage, code))
         return channel
 
-    streams = [runner.channels.get(number_of(word)) for word in words[:2]]
+    streams = [runner.channels.get(int(word) if word.isdigit() else 0) for word in words[:2]]
     if len(set(streams)) != 2 or any(
             type(stream) is not Stream or stream.joined for stream in streams):
         return refuse("pipes", errno.EINVAL)
@@ -1370,7 +1387,9 @@ class Put(Channel):
         Channel.__init__(self, runner, number)
         if not path.startswith(b"/"):
             raise ValueError
-        self.path, self.size, self.mode = path, number_of(size), number_of(mode, 8) & 0o7777
+        self.path, self.size, self.mode = path, number_of(size), number_of(mode, 8)
+        if self.mode > 0o7777:
+            raise ValueError
         self.beside = path + b"." + os.urandom(8).hex().encode()
         self.fd = os.open(self.beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self.widen()
@@ -1702,7 +1721,8 @@ def end(runner):
 # A link is offered by one message: the descriptors, and MARK TOKEN BYTES-RECEIVED, the last one as
 # a u64 of the machine's own order. The answer is "ok" or "error STAGE ERRNO WORDS". The socket is
 # closed when the link is not needed any more.
-MARK_SIZE, KNOCK_SIZE = 32, 32 + 64 + 8
+KNOCK_SIZE = MARK_SIZE + Token.SIZE + 8
+MAX_KNOCKERS = 8  # who comes and says nothing has to leave when others come
 
 
 def open_door(runner):
@@ -1712,6 +1732,7 @@ def open_door(runner):
         pass
     os.mkdir(runner.directory, 0o700)
     door = bind(runner.directory + b"/link", _socket.SOCK_SEQPACKET)
+    knockers = deque()
 
     def knocked(*_):
         try:
@@ -1721,7 +1742,16 @@ def open_door(runner):
         if peer_of(fd)[1] not in (0, os.geteuid()):
             return close(fd)
         os.set_blocking(fd, False)
-        runner.watch(fd, select.POLLIN, lambda fd, _: greet(runner, fd))
+        knockers.append(fd)
+        if len(knockers) > MAX_KNOCKERS:
+            away = knockers.popleft()
+            runner.watch(away, 0)
+            close(away)
+        runner.watch(fd, select.POLLIN, hear)
+
+    def hear(fd, _):
+        knockers.remove(fd)
+        greet(runner, fd)
 
     runner.watch(door, select.POLLIN, knocked)
 
@@ -1759,27 +1789,65 @@ def greet(runner, fd):
 
 def attach(mark, directory):
     """Offers our standard input and output to the runner of a directory, and waits."""
-    line = b""
-    while not line.endswith(b"\n") and len(line) < 100:
-        byte = os.read(0, 1)
-        if not byte:
+    stage, line = "token", b""
+    try:
+        while not line.endswith(b"\n") and len(line) < 100:
+            byte = os.read(0, 1)
+            if not byte:
+                break
+            line += byte
+        token, _, count = line.partition(b" ")
+        if len(token) != Token.SIZE or not count.strip().isdigit():
             raise OSError(errno.EINVAL, "")
-        line += byte
-    token, _, count = line.partition(b" ")
-    status = os.lstat(directory)
-    if len(token) != Token.SIZE or not count.strip().isdigit() or len(mark) != MARK_SIZE:
-        raise OSError(errno.EINVAL, "")
-    if status.st_mode & 0o170077 != 0o040000 or status.st_uid != os.geteuid():
-        raise OSError(errno.EPERM, "")  # another user would get to know the token
-    fd = new_socket(_socket.SOCK_SEQPACKET)
-    on_socket(fd, "connect", directory + b"/link")
-    fds = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1))
-    knock = mark.encode() + token + int(count).to_bytes(8, sys.byteorder)
-    on_socket(fd, "sendmsg", [knock], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
-    answer = os.read(fd, 100)
+        stage = "connect"
+        status = os.lstat(directory)
+        if status.st_mode & 0o170077 != 0o040000 or status.st_uid != os.geteuid():
+            raise OSError(errno.EPERM, "")  # another user would get to know the token
+        fd = new_socket(_socket.SOCK_SEQPACKET)
+        on_socket(fd, "connect", directory + "/link")
+        fds = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1))
+        knock = mark.encode() + token + int(count).to_bytes(8, sys.byteorder)
+        on_socket(fd, "sendmsg", [knock], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
+        answer = os.read(fd, 100)
+        if not answer:
+            raise OSError(errno.ECONNRESET, "")
+    except OSError as error:
+        fail(mark, stage, error)
     if answer != b"ok":
-        os.write(1, b"\n" + mark.encode() + b" " + (
-            answer or b"error connect 104 the runner is ending") + b"\n")
+        os.write(1, b"\n" + mark.encode() + b" " + answer + b"\n")
         os._exit(1)
     os.read(fd, 1)
-    os._exit(0)
+
+
+def connect(path):
+    """Joins standard input and output with a socket, until that has ended."""
+    fd = new_socket(_socket.SOCK_STREAM)
+    try:
+        on_socket(fd, "connect", path)
+    except OSError as error:
+        sys.stderr.write("farcall-runner: {}: {}\n".format(path, error.strerror or error))
+        os._exit(1)
+    poll, pending = select.poll(), b""
+    poll.register(fd, select.POLLIN)
+    poll.register(0, select.POLLIN)
+    while True:
+        for ready, what in poll.poll():
+            if ready == 0:
+                poll.unregister(0)
+                pending = os.read(0, PIECE)
+                if not pending:
+                    half_close(fd)
+            elif what & ~select.POLLOUT:
+                piece = os.read(fd, PIECE)
+                if not piece:
+                    return
+                while piece:
+                    piece = piece[os.write(1, piece):]
+        if pending:
+            try:
+                pending = pending[on_socket(fd, "send", pending, _socket.MSG_DONTWAIT):]
+            except BlockingIOError:
+                pass
+            if not pending:
+                poll.register(0, select.POLLIN)
+            poll.register(fd, select.POLLIN | (select.POLLOUT if pending else 0))
