@@ -125,7 +125,7 @@ function Resident:bring()
       local runner = require("farcall.clients.runner")
       local ok, one, failure = pcall(runner.start, self.bare or self.inner, {
         dir = self.runners.dir, forms = self.runners.forms, grace = self.link_grace,
-        log = self.runners.log,
+        here = self.caps.same_host and self.link_grace == 0, log = self.runners.log,
       })
       self.coming = nil
       if ok and one and self.closed then

@@ -26,6 +26,7 @@ local MAX_PROGRAM = 1024 * 1024
 ---@class farcall.runner_link.Options
 ---@field dir string where the programs are: farcall-runner-MACHINE and runner.py
 ---@field forms string[] "c", "python": those that may be used
+---@field here? boolean the environment sees the files of this machine under the same names
 ---@field grace number seconds that the runner waits for a new link; 0: it ends with its link
 ---@field log? fun(level: string, text: string)
 
@@ -69,8 +70,34 @@ local function programs_of(dir)
   return programs
 end
 
+-- What a processor is called by LuaJIT, and by uname.
+local MACHINES = { x64 = "x86_64", arm64 = "aarch64" }
+
+-- On this machine the programs can be started where they are.
+local function words_here(self, verb, mark)
+  local grace = ("%d"):format(self.options.grace * 1000)
+  for _, form in ipairs(self.options.forms) do
+    local machine = form == "c" and MACHINES[jit.arch] or form
+    if self.programs[machine] then
+      self.form = form
+      local path = self.options.dir .. "/" .. (form == "c" and "farcall-runner-" .. machine
+        or "runner.py")
+      local words = { path, verb, mark, verb == "serve" and grace or nil }
+      if form == "python" then
+        table.insert(words, 1, "python3")
+      end
+      return words
+    end
+  end
+  return nil
+end
+
 local function words_of(self, verb, mark)
-  local words = {
+  local words = self.options.here and words_here(self, verb, mark)
+  if words then
+    return words
+  end
+  words = {
     "sh", "-c", far.BRING, "sh", mark, verb, ("%d"):format(self.options.grace * 1000),
     table.concat(self.options.forms, " "), self.word,
   }

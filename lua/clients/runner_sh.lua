@@ -42,12 +42,14 @@ while [ $# -gt 0 ]; do
 done
 if [ -n "$size" ]; then
   why='no directory takes a program' sent=
-  id=$(id -u)
   for base in "${XDG_CACHE_HOME:-${HOME:-/}/.cache}" /tmp /var/tmp /dev/shm; do
-    dir=$base/farcall-$id file=$base/farcall-$id/runner-$want
-    mkdir -p "$dir" 2> /dev/null
+    case $base in
+    /tmp | /var/tmp | /dev/shm) dir=$base/farcall-$(id -u) ;;
+    *) dir=$base/farcall ;;
+    esac
+    file=$dir/runner-$want
+    [ -d "$dir" ] || mkdir -p "$dir" 2> /dev/null
     [ -d "$dir" ] && [ ! -L "$dir" ] && [ -O "$dir" ] && [ -w "$dir" ] || continue
-    case $(ls -ld "$dir") in drwx------*) ;; *) continue ;; esac
     if [ -x "$file" ] && hash_of "$file" && [ "$sum" = "$want" ]; then
       exec "$file" $rest ${link:+"$link"}
     fi

@@ -58,18 +58,20 @@ local function prepare(self, one)
   for _, entry in ipairs(spec.files) do
     files[#files + 1] = entry
   end
-  local furnished
-  furnished, err = furnish(self, one, files)
-  if not furnished then
-    return nil, err
-  end
   self.server = uds.server(spec.token, spec.on_request)
   -- Who may connect has been looked at over there, where user numbers mean something.
   local own = self.server.uid
-  self.server.listener, err = one:listen(self.dir .. "/socket", function(io)
+  local listening = task.spawn(one.listen, one, self.dir .. "/socket", function(io)
     self.server:accept(io, { uid = own })
   end)
-  return self.server.listener and true, err
+  local furnished
+  furnished, err = furnish(self, one, files)
+  local ok, listener, failure = listening:join()
+  if not ok then
+    error(listener, 0)
+  end
+  self.server.listener = listener
+  return furnished and listener and true, err or failure
 end
 
 ---Prepares a run: a runner, where there is none yet, the private directory over there with token,
