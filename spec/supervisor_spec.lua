@@ -4,6 +4,7 @@
 local build = require("spec.support.build")
 local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
+local marked = require("spec.support.marked")
 local proc = require("farcall.core.proc")
 local sock = require("farcall.core.sock")
 local system = require("farcall.core.system")
@@ -16,22 +17,6 @@ local function hex(bytes)
   return (bytes:gsub(".", function(char)
     return ("%02x"):format(char:byte())
   end))
-end
-
--- Pids of processes that have this text in their environment. Zombies have none.
-local function marked(mark)
-  local pids = {}
-  for _, name in ipairs(assert(fs.list("/proc"))) do
-    local file = name:find("^%d+$") and io.open("/proc/" .. name .. "/environ", "rb")
-    if file then
-      local environ = file:read("*a")
-      file:close()
-      if environ and environ:find(mark, 1, true) then
-        pids[#pids + 1] = tonumber(name)
-      end
-    end
-  end
-  return pids
 end
 
 -- Every group that a supervisor may have left, in all hierarchies.
