@@ -18,6 +18,8 @@ local MAX_NOISE = 1024 * 1024
 local MAX_WORDS = 4096
 -- Seconds that a runner takes to end its trees and itself.
 local FAREWELL = 15
+-- Seconds that the status of an exec is waited for whose output has ended.
+local LAST_STATUS = 2
 -- Seconds between two tries to get a new link.
 local TRY_AGAIN = 0.5
 local WIRE_VERSION = "1"
@@ -274,6 +276,10 @@ local function hold(self, process)
     failure = read_all(self, process)
     self.process = nil
     writer:cancel()
+    if failure.kind == "lost" then
+      -- How the exec ended says whether its environment is still there.
+      task.timeout(LAST_STATUS, process.wait, process)
+    end
     process:kill()
     process = nil
     if failure.kind == "lost" and self.options.grace > 0 and not self.closed then
