@@ -24,6 +24,8 @@ config_words.LIMITS = {
   stdout_bytes = { "bytes of output in a result", 1 },
   stderr_bytes = { "bytes of errors in a result", 1 },
   spill_bytes = { "bytes of output kept in a file", 0 },
+  sessions = { "interpreters that wait for their session's next run", 1 },
+  session_idle = { "seconds after which one that waits is ended", 1 },
 }
 
 local TOOL_FIELDS = {

@@ -8,6 +8,7 @@ local environments = require("farcall.environments")
 local errors = require("farcall.errors")
 local journal = require("farcall.journal")
 local json = require("farcall.core.json")
+local kernels = require("farcall.kernels")
 local oneshot = require("farcall.oneshot")
 local policy = require("farcall.policy")
 local schema = require("farcall.schema")
@@ -33,6 +34,9 @@ engine.__index = engine
 ---@field policies? table[] {name or path, options}, added to the configuration's
 ---@field env? table<string, string> given to the script
 ---@field transport? "uds"|"stream"|"file" the way that calls take; the first that works when absent
+---@field session? string runs of one session have one interpreter, one after the other
+---@field reset? boolean the session begins anew
+---@field echo? boolean of a session: values of expressions are printed, as at Python's prompt
 
 ---@class farcall.Hooks what the caller wants to hear while the script runs
 ---@field stdout? async fun(bytes: string) cleaned output as it comes
@@ -64,6 +68,7 @@ function engine.new(cfg)
     cfg = cfg, catalog = catalog.new(cfg), runs = {},
     -- What policies keep for longer than a run, by policy.
     operator = {},
+    kernels = kernels.new(cfg.limits),
     environments = environments.new({
       environ = cfg.environ, passthrough = cfg.passthrough, runtime_dir = cfg.runtime_dir,
       supervisor = cfg.supervisor, log = cfg.log,
@@ -157,6 +162,10 @@ local function prepare(self, job)
   if not run.toolset then
     return nil, err
   end
+  err = job.session and kernels.check(job, run.template.language)
+  if err then
+    return nil, err
+  end
   run.timeout = job.timeout or self.cfg.limits.timeout
   run.chain, err = open_chain(self, run)
   if not run.chain then
@@ -197,11 +206,18 @@ local function settle(self, run)
   if not run.env then
     return nil, err
   end
+  if job.session then
+    run.claim, err = self.kernels:claim(run)
+    if not run.claim then
+      return nil, err
+    end
+  end
   run.journal, err = journal.open({
     state_dir = self.cfg.state_dir, run_id = run.id, sync = self.cfg.journal_sync,
     job = {
       script = job.script, filename = job.filename, language = run.template.language,
       args = json.array(job.args or {}), backend = run.where.name, timeout = run.timeout,
+      session = job.session,
     },
   })
   if not run.journal then
@@ -226,6 +242,9 @@ function engine:run(job, hooks)
   settled, err = settle(self, parts)
   if not settled then
     parts.chain:close()
+    if parts.claim then
+      parts.claim:release()
+    end
     if err.kind == "denied" and err.op == "placement" then
       return {
         run_id = parts.id, status = "refused", error = err.msg, output = "", stderr = "",
@@ -238,6 +257,9 @@ function engine:run(job, hooks)
   self.runs[run] = true
   local ok, result = pcall(run.live, run)
   self.runs[run] = nil
+  if parts.claim then
+    parts.claim:release()
+  end
   if not ok then
     error(result, 0)
   end
@@ -309,6 +331,7 @@ end
 ---Closes the environments that are this process' own. Call it when no run is under way.
 ---@async
 function engine:close()
+  task.shield(self.kernels.close, self.kernels)
   task.shield(self.environments.close, self.environments)
   self.guard:close()
 end

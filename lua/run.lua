@@ -28,6 +28,7 @@ local INTERRUPT_GRACE = 1
 ---@field journal farcall.Journal
 ---@field timeout number seconds
 ---@field dispatch farcall.Dispatch
+---@field claim? farcall.kernels.Claim its turn in its session
 ---@field private session? farcall.uds.Session|farcall.file.Session
 ---@field private process? farcall.Process
 ---@field private stopped? "timeout"|"interrupted"
@@ -162,6 +163,8 @@ local function ruled_out(run, name)
     return ("the stub for %s does not speak it"):format(run.template.language)
   elseif name == "uds" and not caps.same_host then
     return "the environment does not share this machine's files"
+  elseif name == "file" and run.claim then
+    return "it does not carry a session"
   elseif name == "stream" and (caps.stdin ~= "stream" or caps.stdout ~= "stream") then
     return "an exec of this environment has no live standard input and output"
   end
@@ -219,11 +222,8 @@ end
 ---Opens the transport, which furnishes the run's directory: the one that was asked for, or the
 ---first that works. One that cannot be had is passed over, and told why; other failures count.
 ---@async
-local function open_session(run)
-  local spec, err = transport_spec(run)
-  if not spec then
-    return nil, err
-  end
+local function open_transport(run, spec)
+  local err
   local wanted, reasons = run.job.transport, {}
   for _, name in ipairs(wanted and { wanted } or PREFERENCE) do
     local why = ruled_out(run, name)
@@ -241,6 +241,19 @@ local function open_session(run)
   end
   return nil, errors.new("unsupported", "transport" .. (wanted and " " .. wanted or ""),
     wanted and reasons[1]:sub(#wanted + 3) or table.concat(reasons, "; "))
+end
+
+---@async
+local function open_session(run)
+  local spec, err = transport_spec(run)
+  if not spec then
+    return nil, err
+  elseif run.claim then
+    return run.claim:open(run, spec, function(own)
+      return open_transport(run, own)
+    end)
+  end
+  return open_transport(run, spec)
 end
 
 ---@async
@@ -393,6 +406,9 @@ function Run:live()
   }
   describe_output(self, result)
   describe_end(self, result, status, failure)
+  if self.claim then
+    self.claim:describe(result)
+  end
   result = self.chain:finish(result)
   self.chain:close()
   self.journal:result(result)

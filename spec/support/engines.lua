@@ -25,7 +25,7 @@ function engines.config(over)
     backend_path = {}, policy_path = {}, tool_path = {}, stub_path = {},
     limits = {
       timeout = 60, max_calls = 50, stdout_bytes = 50000, stderr_bytes = 10000,
-      spill_bytes = 5000000, parallel_calls = 16,
+      spill_bytes = 5000000, parallel_calls = 16, sessions = 16, session_idle = 1800,
     },
     state_dir = dir .. "/state", runtime_dir = dir .. "/run", lua_dir = root .. "/lua/farcall",
     supervisor = root .. "/farcall-supervisor",
