@@ -71,6 +71,16 @@ function literal.escape(text, astral)
   return table.concat(out)
 end
 
+---The inside of a double-quoted literal of Lua, whichever version: the same bytes, those that are
+---no printable ASCII as \ddd.
+---@param text string
+---@return string
+function literal.decimal(text)
+  return (text:gsub('[^ !#-[%]^-~]', function(char)
+    return ("\\%03d"):format(char:byte())
+  end))
+end
+
 -- Line separators, and marks that turn the direction of writing: what comes after them looks like
 -- something else than it is.
 local UNSEEN = { [0x2028] = true, [0x2029] = true, [0xFEFF] = true }
@@ -81,8 +91,8 @@ for _, range in ipairs({ { 0x80, 0x9F }, { 0x200E, 0x200F }, { 0x202A, 0x202E },
   end
 end
 
----The lines of a text as they may stand in a comment: UTF-8 without control characters and what else
----is not seen, for each of which there is a space.
+---The lines of a text as they may stand in a comment: UTF-8 without control characters and what
+---else is not seen, for each of which there is a space.
 ---@param text string
 ---@param terminator? string what ends the comment, two characters: it gets a space inside
 ---@return string[] lines without spaces at their ends
@@ -92,10 +102,12 @@ function literal.comment(text, terminator)
     local out, at = {}, 1
     while at <= #line do
       local plain = line:match("^[ -~]+", at)
-      local point, length = nil, nil
+      local point, length
       if not plain and line:byte(at) >= 0x80 then
         point, length = code_point(line, at)
-        plain = point and not UNSEEN[point] and line:sub(at, at + length - 1) or nil
+        if point and not UNSEEN[point] then
+          plain = line:sub(at, at + length - 1)
+        end
       end
       out[#out + 1] = plain or " "
       at = at + (plain and #plain or length or 1)

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The JavaScript stub, for Node.js 18 and later. The module that scripts import has one function per
--- tool, each of which returns a promise; below it the call path over one connection; the way by
+-- The JavaScript stub, for Node.js 18 and later. The module that scripts import has one function
+-- per tool, each of which returns a promise; below it the call path over one connection; the way by
 -- files, loaded where there is no socket; and what is looked at before the script starts.
 --
 -- All files are in one directory, so there is no node_modules: package.json gives the directory the
@@ -559,8 +559,8 @@ module.exports = function byFiles(directory, failure) {
 };
 ]=]
 
--- What kind of module a .js file is depends on the package.json beside it. So it can be decided from
--- the script, as later versions of Node do, until Node looks.
+-- What kind of module a .js file is depends on the package.json beside it. So it can be decided
+-- from the script, as later versions of Node do, until Node looks.
 local START = [=[
 // Loaded before the script: a script whose name does not tell may be either kind of module.
 "use strict";
@@ -619,9 +619,9 @@ end
 -- would make a promise of the module.
 local KEYWORDS = set_of([[
   arguments await break case catch class const continue debugger default delete do else enum eval
-  export extends false finally for function if implements import in instanceof interface let new null
-  package private protected public return static super switch this throw true try typeof var void
-  while with yield undefined NaN Infinity require exports module then]])
+  export extends false finally for function if implements import in instanceof interface let new
+  null package private protected public return static super switch this throw true try typeof var
+  void while with yield undefined NaN Infinity require exports module then]])
 
 -- What the module itself defines; a tool of such a name gets one with an underscore behind.
 local HELPERS = "ToolError call jsonParse parallel remaining retry shellQuote"
@@ -789,7 +789,8 @@ local function usable(name)
   return literal.identifier(name) and not KEYWORDS[name] and not OWN[name]
 end
 
--- "ticket.open" becomes ticket_open; a name that JavaScript or this module needs gets an underscore.
+-- "ticket.open" becomes ticket_open; a name that JavaScript or this module needs gets an
+-- underscore.
 local function function_name(tool, taken)
   local name = tool.name:gsub("[.%-]", "_")
   if KEYWORDS[name] or OWN[name] then
