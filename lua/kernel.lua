@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- One kernel: an interpreter that stays for the runs of a session, and the process that it is. A run
--- in it has the methods of a process and of a transport's session: farcall.run lives it like any.
+-- One kernel: an interpreter that stays for the runs of a session, and the process that it is. A
+-- run in it has the methods of a process and of a transport's session: farcall.run lives it like
+-- any other.
 --
 -- What belongs to a run is between two marks on each stream; the marks hold a random word of that
 -- run. What comes between runs, from threads and processes that a run has left, is dropped.

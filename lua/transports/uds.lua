@@ -299,7 +299,9 @@ function uds.start(spec, dir)
     for _, word in ipairs(spec.words(dir, dir .. "/" .. spec.script)) do
       argv[#argv + 1] = word
     end
-    local process, err = spec.env:start({ argv = argv, env = variables, stdin = spec.stdin or "null" })
+    local process, err = spec.env:start({
+      argv = argv, env = variables, stdin = spec.stdin or "null",
+    })
     if process then
       return process
     end
