@@ -77,6 +77,17 @@ def need(number):
         exec(compile(text, "farcall-runner", "exec"), globals())
 
 
+def is_coerced():
+    """Whether this interpreter has given itself a locale, which is not for other programs."""
+    if "LC_CTYPE" in os.environ:
+        try:
+            with open("/proc/self/environ", "rb") as file:
+                return b"\0LC_CTYPE=" not in b"\0" + file.read()
+        except OSError:
+            pass
+    return False
+
+
 class WireError(Exception):
     """The engine has broken the rules of the wire."""
 
@@ -701,6 +712,7 @@ class Runner:
         self.watch(watch_signals(), select.POLLIN, self.stop)
         self.cwd = os.getcwd()
         os.chdir("/")
+        self.coerced = is_coerced()
         self.token = Token(self.grace)
         self.take_link(link)
         link.say("\n{} hello 1 {} {} ? {}\n".format(
@@ -865,10 +877,13 @@ def execute(words, variables):
 
 def close_others(*kept):
     try:
-        fds = [int(name) for name in os.listdir("/proc/self/fd")]
+        close(*(fd for fd in map(int, os.listdir("/proc/self/fd")) if fd not in kept))
     except OSError:
-        fds = range(4096)
-    close(*(fd for fd in fds if fd not in kept))
+        # Of what is not dumpable it can only be read by root.
+        low = 0
+        for fd in sorted(kept) + [min(os.sysconf("SC_OPEN_MAX"), MAX_DESCRIPTORS)]:
+            os.closerange(low, fd)
+            low = fd + 1
 
 
 def reset_signals():
@@ -1004,6 +1019,8 @@ class Keeper:
         if self.options.python:
             words = [os.fsencode(sys.executable)] + words
         variables = dict(os.environb)
+        if self.coerced:
+            del variables[b"LC_CTYPE"]
         variables.update(new)
         execute(words, variables)
 
@@ -1158,6 +1175,10 @@ def start(runner, number, *words):
     def refuse(stage, code):
         channel = Channel(runner, number)
         channel.answer("exec-failed {} {}\ngone".format(stage, code))
+        if stage != "pipes":
+            for stream in streams:
+                stream.join(None, None)
+                stream.finish()
         return channel
 
     streams = [runner.channels.get(int(word) if word.isdigit() else 0) for word in words[:2]]
@@ -1182,7 +1203,9 @@ def start(runner, number, *words):
         return refuse("fork", error.errno)
     stdin, ours_in, ours_out, stdout, ours_err, stderr, ours, control = ends
     if pid == 0:
-        be_keeper(runner, (stdin, stdout, stderr), Keeper(control, options, mark))
+        keeper = Keeper(control, options, mark)
+        keeper.coerced = runner.coerced
+        be_keeper(runner, (stdin, stdout, stderr), keeper)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
     close(stdin, stdout, stderr, control)
     for fd in (ours_in, ours_out, ours_err, ours):
@@ -1540,12 +1563,12 @@ def become(words, variables):
         sys.orig_argv = [sys.executable] + sys.argv
     path = sys.argv[0]
     late = []
-    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
-        late.append(os.path.dirname(os.path.realpath(path)))
     if variables.get(b"PYTHONPATH"):
         for place in map(os.path.abspath, os.fsdecode(variables[b"PYTHONPATH"]).split(":")):
             if place not in sys.path and place not in late:
                 late.append(place)
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        late.insert(0, os.path.dirname(os.path.realpath(path)))
     sys.path[:0] = late
     if variables.get(b"PYTHONDONTWRITEBYTECODE"):
         sys.dont_write_bytecode = True
