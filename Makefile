@@ -23,8 +23,9 @@ demo: build ## build, then run the main job: examples/licenses.py on this machin
 	@sh vendor/setup.sh test
 	$(BUILD)/farcall run --max-calls 5000 -v examples/licenses.py
 
-test: build ## run every test
+test: ## build, then run every test
 	@sh vendor/setup.sh test
+	@$(MAKE) --no-print-directory build
 	@sh spec/run.sh $(BUILD)
 
 stress: ## thread stress under the thread sanitizer

@@ -1,6 +1,6 @@
 # The program that the engine brings into environments: build/runner/farcall-runner-MACHINE, with the
 # name of the machine as `uname -m` says it. Static, of one file, small, because it is sent; with
-# musl, as the supervisor. For other machines where their compiler is there.
+# musl, as the supervisor. For the other machine where its compiler and musl are there.
 set(RUNNER_SOURCES
   attach cgroup connect directory door exec files link listen main port relay remove serve spawn
   start supervisor tree watch words)
@@ -17,9 +17,9 @@ set(RUNNER_PROGRAMS "")
 function(runner_program machine)
   set(program ${RUNNER_DIR}/farcall-runner-${machine})
   add_custom_command(OUTPUT ${program}
-    COMMAND ${ARGN} -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -I${CMAKE_SOURCE_DIR}/core
-            -fno-pie -no-pie -fno-asynchronous-unwind-tables -ffunction-sections
-            -static -s -Wl,--gc-sections -Wl,-z,noseparate-code -o ${program} ${RUNNER_SOURCES}
+    COMMAND ${ARGN} -std=c11 -D_GNU_SOURCE -Os -Wall -Wextra -I${CMAKE_SOURCE_DIR}/core
+            -fno-pie -no-pie -fno-asynchronous-unwind-tables -fno-unwind-tables -ffunction-sections
+            -static -s -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,-z,norelro -o ${program} ${RUNNER_SOURCES}
     DEPENDS ${RUNNER_SOURCES} ${RUNNER_HEADERS} VERBATIM)
   set(RUNNER_PROGRAMS ${RUNNER_PROGRAMS} ${program} PARENT_SCOPE)
 endfunction()
@@ -42,6 +42,14 @@ else()
     target_link_options(farcall-runner PRIVATE -static-libasan -static-libubsan)
   endif()
 endif()
+
+foreach(machine aarch64 x86_64)
+  find_program(GCC_${machine} ${machine}-linux-gnu-gcc)
+  find_program(MUSL_GCC_${machine} ${machine}-linux-musl-gcc)
+  if(NOT machine STREQUAL RUNNER_NATIVE AND GCC_${machine} AND MUSL_GCC_${machine})
+    runner_program(${machine} ${MUSL_GCC_${machine}})
+  endif()
+endforeach()
 
 add_custom_target(runner ALL DEPENDS ${RUNNER_PROGRAMS})
 # The Python form lies beside it.

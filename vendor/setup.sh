@@ -21,6 +21,12 @@ if [ "$(id -u)" -ne 0 ]; then
   command -v sudo >/dev/null || { echo "install as root: apt-get install$missing" >&2; exit 1; }
   root=sudo
 fi
+# A package of another machine (name:machine).
+for package in $missing; do
+  case "$package" in
+  *:*) $root dpkg --add-architecture "${package#*:}" ;;
+  esac
+done
 $root apt-get update -qq
 # sudo passes no variables on.
 # shellcheck disable=SC2086 # a list of package names
