@@ -263,12 +263,16 @@ static void widen(struct mux_channel *c, size_t more) {
   mux_control_u32(c->m, c->id, FRAME_WINDOW, (uint32_t)more);
 }
 
+// A channel that carries little never costs a frame.
+static size_t enough(const struct mux_channel *c) {
+  return c->widened ? c->m->window / 2 : MUX_FIRST_WINDOW / 2;
+}
+
 void mux_grant(struct mux_channel *c) {
   size_t window = c->m->window;
   size_t used = held(c) + c->in_window;
-  // A channel that carries little never costs a frame. Nothing is granted in crumbs.
-  size_t enough = c->widened ? window / 2 : MUX_FIRST_WINDOW / 2;
-  if (c->in_end == 0 && c->in_window < enough && used < window && window - used >= window / 4) {
+  // Nothing is granted in crumbs.
+  if (c->in_end == 0 && c->in_window < enough(c) && used < window && window - used >= window / 4) {
     widen(c, window - used);
   }
 }
@@ -277,7 +281,7 @@ void mux_grant(struct mux_channel *c) {
 static void grant_line(struct mux_channel *c, size_t max) {
   size_t has = held(c);
   size_t missing = max - has < c->m->window ? max - has + 1 : c->m->window;
-  if (c->in_window < missing - missing / 2) {
+  if (c->in_window < enough(c) && c->in_window < missing - missing / 2) {
     widen(c, missing - c->in_window);
   }
 }
