@@ -23,6 +23,8 @@ end
 -- {form, argv}
 local FORMS = {
   { "static", { DIR .. "/farcall-runner-" .. machine() } },
+  { "Python", { "/usr/bin/python3", "-Xdev", "-Werror",
+    fs.realpath("spec/support/runner_python.py") } },
 }
 
 local ALL_BYTES = {}
@@ -626,9 +628,11 @@ time.sleep(1000)]]):format(link.dir, i) }, stdout = "pipe", stdin = "null",
           io:finish()
         end)
       end))
+      local words = { unpack(argv) }
+      words[#words + 1] = "connect"
+      words[#words + 1] = dir .. "/socket"
       local child = assert(proc.spawn(task.loop(), {
-        argv = { argv[1], argv[2] or "connect", argv[2] and "connect" or dir .. "/socket",
-          argv[2] and dir .. "/socket" or nil },
+        argv = words,
         stdin = "pipe", stdout = "pipe",
       }))
       local code
