@@ -13,7 +13,9 @@
 
 #define IDS 64
 #define LARGEST 80000
-#define PERIOD 65536
+#define PERIOD 262144
+// From here on lines are short; before, there is none.
+#define LINES 200000
 #define WINDOW 100000
 #define LONGEST_LINE 150000
 
@@ -72,6 +74,9 @@ static const char *text(void) {
   if (bytes[1] == 0) {
     for (size_t i = 0; i < PERIOD; i++) {
       bytes[i] = (char)(i + i / 251);
+      if (bytes[i] == '\n' && i < LINES) {
+        bytes[i] = ' ';
+      }
     }
   }
   return bytes;
@@ -79,7 +84,7 @@ static const char *text(void) {
 
 // The next part of what stands at the offset of the stream that this end sends: at most size bytes.
 static const char *part(const struct end *e, uint64_t offset, size_t *size) {
-  size_t at = (size_t)(offset + number_of(e) * 1237) % PERIOD;
+  size_t at = (size_t)(offset + number_of(e) * 4099) % PERIOD;
   *size = *size < PERIOD - at ? *size : PERIOD - at;
   return text() + at;
 }
@@ -111,11 +116,22 @@ static void drop(struct end *e) {
 static int receive(struct end *e, size_t max, bool line) {
   struct end *other = other_of(e);
   const char *bytes;
-  size_t size;
-  int result = line ? mux_readline(e->c, max, &bytes, &size) : mux_read(e->c, max, &bytes, &size);
+  size_t size = 0;
+  int result;
+  if (line) {
+    result = mux_readline(e->c, max, &bytes, &size);
+  } else if (max % 2 == 0) {
+    result = mux_read(e->c, max, &bytes, &size);
+  } else {
+    result = mux_peek(e->c, &bytes, &size);
+    size = size < max ? size : max;
+  }
   if (result == 0) {
     check(size <= max);
     check_stream(other, e->got, bytes, size);
+    if (!line && max % 2 != 0) {
+      mux_consume(e->c, size);
+    }
     e->got += size;
     if (line) {
       check(memchr(bytes, '\n', size) == NULL);
@@ -454,7 +470,38 @@ static void victim_output(struct mux *m, void *data) {
   }
 }
 
-static void suffer(struct input *in, bool engine) {
+// The next bytes of the peer: as they stand in the input, or frames of which it tells the heads, so
+// that more of them are right. Of the exact size, so that a byte too far is seen.
+static char *take_bytes(struct input *in, bool framed, size_t *size) {
+  size_t some = take(in) * 3 + 1;
+  if (!framed) {
+    *size = some < in->left ? some : in->left;
+    char *bytes = malloc(*size > 0 ? *size : 1);
+    memcpy(bytes, in->at, *size);
+    in->at += *size;
+    in->left -= *size;
+    return bytes;
+  }
+  unsigned type = take(in) % 10;
+  unsigned id = type >= 6 && type <= 8 ? 0 : take(in) % IDS;
+  size_t length = type == 4 ? 4 : type == 6 ? 8 : type == 1 || type == 2 ? some * 50 : 0;
+  *size = 8 + length;
+  char *bytes = calloc(1, *size);
+  bytes[3] = (char)id;
+  bytes[4] = (char)type;
+  bytes[5] = (char)(length >> 16);
+  bytes[6] = (char)(length >> 8);
+  bytes[7] = (char)length;
+  if (type == 4) {
+    bytes[8] = (char)take(in);
+    bytes[9] = (char)take(in);
+  } else if (type == 6) {
+    bytes[15] = (char)take(in);
+  }
+  return bytes;
+}
+
+static void suffer(struct input *in, bool engine, bool framed) {
   static const struct mux_events told = {victim_opened, victim_told, victim_told, victim_output};
   struct mux_options options = {
       .side = engine ? MUX_ENGINE : MUX_RUNNER, .window = WINDOW, .max_channels = 8};
@@ -465,14 +512,10 @@ static void suffer(struct input *in, bool engine) {
   check(mux_new(&options, &told, v, &v->m) == 0);
   int failed = 0;
   while (in->left > 0) {
-    size_t size = take(in) * 3 + 1;
-    size = size < in->left ? size : in->left;
-    char *copy = malloc(size > 0 ? size : 1);
-    memcpy(copy, in->at, size);
-    in->at += size;
-    in->left -= size;
-    int result = mux_feed(v->m, copy, size);
-    free(copy);
+    size_t size;
+    char *bytes = take_bytes(in, framed, &size);
+    int result = mux_feed(v->m, bytes, size);
+    free(bytes);
     check(result == 0 || result == ERR_SYNTAX || result == ERR_LIMIT);
     check(failed == 0 || result == failed);
     failed = result;
@@ -491,7 +534,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (mode % 2 == 0) {
     talk(&in, (mode >> 1) % 4 * 100000);
   } else {
-    suffer(&in, (mode >> 1) % 2 == 0);
+    suffer(&in, mode & 2, mode & 4);
   }
   return 0;
 }
