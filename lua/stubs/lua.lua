@@ -903,17 +903,16 @@ local function by_program(directory)
   local function open()
     count = count + 1
     local fifo = ("%s/connect.%s.%d"):format(directory, mark, count)
-    os.execute("mkfifo -m 600 " .. quoted(fifo) .. " 2> /dev/null")
-    local probe = io.open(fifo)
+    local made = os.execute("mkfifo -m 600 " .. quoted(fifo) .. " 2> /dev/null")
+    if made ~= 0 and made ~= true then
+      return nil, "there can be no FIFO"
+    end
     local output = io.popen(("exec < %s; cd %s && exec %s connect socket"):format(quoted(fifo),
       quoted(directory), quoted(program)))
     local input = output and io.open(fifo, "w")
     os.remove(fifo)
-    if probe then
-      probe:close()
-    end
     if not input then
-      return nil, "there can be no FIFO"
+      return nil, program .. " cannot be started"
     end
     local self = {}
 
