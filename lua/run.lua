@@ -8,7 +8,6 @@ local json = require("farcall.core.json")
 local oneshot = require("farcall.oneshot")
 local output = require("farcall.output")
 local shell = require("farcall.shell")
-local stub = require("farcall.stub")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
 
@@ -23,6 +22,7 @@ local INTERRUPT_GRACE = 1
 ---@field where {name: string, options: table} the backend that was chosen
 ---@field env farcall.Env
 ---@field template farcall.StubTemplate
+---@field stub {name: string, text: string}[] the files of its stub
 ---@field toolset farcall.Toolset
 ---@field chain farcall.PolicyChain
 ---@field journal farcall.Journal
@@ -194,13 +194,9 @@ local function words_of(run, dir, script)
 end
 
 ---What a transport needs to know.
----@return farcall.transport.Spec?
----@return farcall.Error? err
+---@return farcall.transport.Spec
 local function transport_spec(run)
-  local contents, err = stub.render(run.template, run.toolset, run.cfg.stub_options)
-  if not contents then
-    return nil, err
-  end
+  local contents = { unpack(run.stub) }
   local script = script_name(run, contents)
   table.insert(contents, { name = script, text = run.job.script })
   return {
@@ -245,10 +241,8 @@ end
 
 ---@async
 local function open_session(run)
-  local spec, err = transport_spec(run)
-  if not spec then
-    return nil, err
-  elseif run.claim then
+  local spec = transport_spec(run)
+  if run.claim then
     return run.claim:open(run, spec, function(own)
       return open_transport(run, own)
     end)
