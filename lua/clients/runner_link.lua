@@ -75,6 +75,10 @@ end
 -- What a processor is called by LuaJIT, and by uname.
 local MACHINES = { x64 = "x86_64", arm64 = "aarch64" }
 
+-- runner.py becomes what runs, as where it has come in by standard input.
+local PYTHON_HERE = 'import sys\nt = open(sys.argv.pop(1), "rb").read()\n'
+  .. 'exec(compile(t.split(b"\\f")[0], "farcall-runner", "exec"))'
+
 -- On this machine the programs can be started where they are.
 local function words_here(self, verb, mark)
   local grace = ("%d"):format(self.options.grace * 1000)
@@ -85,10 +89,7 @@ local function words_here(self, verb, mark)
       local path = self.options.dir .. "/" .. (form == "c" and "farcall-runner-" .. machine
         or "runner.py")
       local words = { path, verb, mark, verb == "serve" and grace or nil }
-      if form == "python" then
-        table.insert(words, 1, "python3")
-      end
-      return words
+      return form == "python" and { "python3", "-c", PYTHON_HERE, unpack(words) } or words
     end
   end
   return nil
