@@ -7,6 +7,7 @@ local files = require("farcall.files")
 local json = require("farcall.core.json")
 local oneshot = require("farcall.oneshot")
 local output = require("farcall.output")
+local places = require("farcall.places")
 local shell = require("farcall.shell")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
@@ -163,6 +164,9 @@ local function ruled_out(run, name)
     return ("the stub for %s does not speak it"):format(run.template.language)
   elseif name == "uds" and not caps.same_host then
     return "the environment does not share this machine's files"
+  elseif name == "uds" and speaks and speaks.uds == "program"
+    and not places.runner(run.cfg.runner_dir) then
+    return "the program farcall-runner, through which such a script calls, is not installed"
   elseif name == "file" and run.claim then
     return "it does not carry a session"
   elseif name == "stream" and (caps.stdin ~= "stream" or caps.stdout ~= "stream") then
@@ -202,7 +206,8 @@ local function transport_spec(run)
   return {
     env = run.env, token = run.token, files = contents, script = script,
     interpreter = run.template.interpreter, timeout = run.timeout, log = run.cfg.log,
-    runtime_dir = run.cfg.runtime_dir,
+    runtime_dir = run.cfg.runtime_dir, program = places.runner(run.cfg.runner_dir),
+    needs_program = run.template.transports and run.template.transports.stream == "program",
     words = function(dir, path)
       return words_of(run, dir, path)
     end,
