@@ -95,6 +95,41 @@ return { name = "never", summary = "s", place = function() return deny("not toda
     assert.equal("/usr\n", got.out)
   end)
 
+  it("says with -v how the calls came, and why not by stream", function()
+    local home = cli.home()
+    assert.matches("^success in [^\n]+, 0 calls, by uds, run %S+\n$", run(home, "pass", "-v").err)
+    local got = home:run({ "run", "-v", "-c", "print(1)", "--transport", "file" })
+    assert.matches(", by file, run %S+\n$", got.err)
+    got = home:run({ "run", "-v", "-c", "print(1)", "--transport", "stream" })
+    assert.matches(", by stream, run %S+\n$", got.err)
+    home:write("backends/far.lua", [[
+      local far, caps = {}, {}
+      for name, value in pairs(require("farcall.backends.local")) do far[name] = value end
+      for name, value in pairs(far.caps) do caps[name] = value end
+      caps.same_host, far.name, far.caps = nil, "far", caps
+      local open = far.open
+      function far.open(...)
+        local env, err = open(...)
+        if env then env.caps = caps end
+        return env, err
+      end
+      return far]])
+    home:write("work/far.lua", 'backend_path { "../backends" }')
+    local words = { "run", "-C", "far.lua", "-b", "far", "-c", "print(1)" }
+    local plain = { env = { FARCALL_RUNNERS = "/no/such" } }
+    got = home:run(words, plain)
+    assert.same({ code = 0, out = "1\n", err = "" }, got)
+    words[#words + 1] = "-v"
+    assert.matches("calls by files, because not by stream: its programs cannot be read: /no/such",
+      home:run(words, plain).err, 1, true)
+    words[#words + 1] = "--json"
+    local result = json.decode(home:run(words, plain).out)
+    assert.equal("file", result.transport)
+    assert.matches("stream: its programs", result.transport_reason, 1, true)
+    result = json.decode(home:run(words).out)
+    assert.same({ "stream", "c" }, { result.transport, result.runner })
+  end)
+
   it("prints one JSON line with --json, and nothing else", function()
     local home = cli.home()
     local code = "from farcall import terminal\nterminal('true')\nprint('a\\nb')\nexit(3)"
