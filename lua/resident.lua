@@ -116,8 +116,9 @@ function Resident:bring()
   if err then
     return nil, err
   end
-  if not self.coming then
-    local coming = task.event()
+  local coming = self.coming
+  if not coming then
+    coming = task.event()
     self.coming = coming
     -- In a task of its own: it is for all who ask, and whoever came first may give up.
     task.spawn(function()
@@ -138,7 +139,8 @@ function Resident:bring()
         or errors.new("internal", "runner", tostring(one))) or failure)
     end)
   end
-  return self.coming.wait()
+  -- Not self.coming: what fails at once is over by now.
+  return coming.wait()
 end
 
 function Resident:alive()
