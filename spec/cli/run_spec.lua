@@ -165,7 +165,7 @@ return { name = "never", summary = "s", place = function() return deny("not toda
     assert.equal(130, cli.finish(running).code)
   end))
 
-  for _, signal in ipairs({ "INT", "TERM", "HUP" }) do
+  for signal, exit in pairs({ INT = 130, TERM = 143, HUP = 129 }) do
     it("ends the script and what it started when it gets SIG" .. signal, helper.task(function()
       local home = cli.home()
       local word = ("1%d.%d"):format(os.time(), #signal)
@@ -175,7 +175,7 @@ return { name = "never", summary = "s", place = function() return deny("not toda
       end))
       running.child:kill(signal)
       local got = cli.finish(running)
-      assert.equal(130, got.code)
+      assert.equal(exit, got.code)
       assert.matches("interrupted by SIG" .. signal, got.err, 1, true)
       assert.same({}, with_word(word))
       assert.same({}, fs.list(home.dir .. "/runtime/farcall"))
@@ -290,8 +290,8 @@ describe("farcall exec", function()
     assert.is_true(helper.eventually(function()
       return #with_word(word) > 1
     end))
-    running.child:kill("INT")
-    assert.equal(130, cli.finish(running).code)
+    running.child:kill("TERM")
+    assert.equal(143, cli.finish(running).code)
     assert.same({}, with_word(word))
   end))
 end)
