@@ -81,7 +81,7 @@ return { name = "never", summary = "s", place = function() return deny("not toda
     local home = cli.home()
     local got = run(home, "from farcall import terminal", "--allow", "read_file")
     assert.equal(1, got.code)
-    assert.matches("no listed tool is called terminal", got.err, 1, true)
+    assert.matches("the tool terminal is not among those that this run allows", got.err, 1, true)
     got = run(home, "from farcall import terminal\nterminal('true')\nterminal('true')",
       "--max-calls", "1")
     assert.equal(1, got.code)
@@ -93,6 +93,25 @@ return { name = "never", summary = "s", place = function() return deny("not toda
     assert.equal("a=b here None\n", got.out)
     got = run(home, "import os\nprint(os.getcwd())", "-o", "cwd=/usr")
     assert.equal("/usr\n", got.out)
+  end)
+
+  it("says why a name is none of the tools that a script can import", function()
+    local home = cli.home()
+    home:write("work/tools/extra.lua",
+      'return { name = "extra", summary = "s", handler = function() return 1 end }')
+    home:write("work/conf.lua", 'tool_path { "tools" }')
+    local got = run(home, "from farcall import extra", "-C", "conf.lua")
+    assert.equal(1, got.code)
+    assert.matches("hint: there is a tool extra, but it is not listed", got.err, 1, true)
+    assert.matches("there is a tool extra, but it is not listed",
+      run(home, "pass", "-C", "conf.lua", "--allow", "extra").err, 1, true)
+    home:write("work/conf.lua", 'tool_path { "tools" }\ntools { "extra" }')
+    assert.equal(0, run(home, "from farcall import extra", "-C", "conf.lua").code)
+    assert.matches("hint: there is a tool terminal, but it is not listed[^\n]+conf.lua:2",
+      run(home, "from farcall import terminal", "-C", "conf.lua").err)
+    assert.matches("there is no tool extr: did you mean extra?",
+      run(home, "from farcall import extr", "-C", "conf.lua").err, 1, true)
+    assert.is_nil(run(home, "from os import extra").err:find("hint"))
   end)
 
   it("says with -v how the calls came, and why not by stream", function()
