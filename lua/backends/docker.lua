@@ -3,6 +3,7 @@
 -- makes has no capabilities, no new privileges, no network, and bounded memory, processors and
 -- processes, unless told otherwise.
 
+local binds = require("farcall.binds")
 local docker_api = require("farcall.clients.docker_api")
 local docker_process = require("farcall.clients.docker_process")
 local errors = require("farcall.errors")
@@ -57,7 +58,7 @@ function backend.check(options)
   if (options.image == nil) == (options.attach == nil) then
     return false, "one of image and attach is needed, and not both"
   end
-  return true
+  return binds.check(options.binds)
 end
 
 -- Process 1 only has to stay and to reap: wait takes every child, also those that others left.
