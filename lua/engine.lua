@@ -11,6 +11,7 @@ local json = require("farcall.core.json")
 local kernels = require("farcall.kernels")
 local oneshot = require("farcall.oneshot")
 local policy = require("farcall.policy")
+local runs = require("farcall.runs")
 local shell = require("farcall.shell")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
@@ -223,6 +224,7 @@ local function settle(self, run)
   if not run.journal then
     return nil, err
   end
+  runs.prune(self.cfg.state_dir, self.cfg.limits.journal_days)
   return true
 end
 
