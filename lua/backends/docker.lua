@@ -7,6 +7,7 @@ local binds = require("farcall.binds")
 local docker_api = require("farcall.clients.docker_api")
 local docker_process = require("farcall.clients.docker_process")
 local errors = require("farcall.errors")
+local scrub = require("farcall.scrub")
 local task = require("farcall.task")
 
 local LABEL = "farcall.engine"
@@ -337,7 +338,7 @@ function backend.open(options, ctx)
   end
   return setmetatable({
     name = options.attach or ctx.name, caps = backend.caps, api = api, id = id, owned = owned,
-    options = options, running = {},
+    options = options, running = {}, passed = scrub.passed(ctx, options.env),
   }, Env)
 end
 
