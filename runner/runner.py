@@ -715,7 +715,7 @@ class Runner:
         self.coerced = is_coerced()
         self.token = Token(self.grace)
         self.take_link(link)
-        link.say("\n{} hello 1 {} {} ? {}\n".format(
+        link.say("\n{} hello 1 {} {} ? {} -\n".format(
             self.mark, os.getpid(), os.geteuid(), os.uname().machine))
         # While the engine answers.
         set_dumpable(0)

@@ -20,6 +20,7 @@
 #include "link.h"
 #include "listen.h"
 #include "port.h"
+#include "program.h"
 #include "spawn.h"
 #include "words.h"
 
@@ -312,10 +313,12 @@ static int open_mux(struct serve *serve) {
 
 static int say_hello(const struct serve *serve) {
   struct utsname name;
+  char hash[SHA256_HEX_SIZE + 1];
   char line[256];
   uname(&name);
-  snprintf(line, sizeof line, "\n%s hello %d %ld %lu ? %s\n", serve->options->mark, WIRE_VERSION,
-           (long)getpid(), (unsigned long)geteuid(), name.machine);
+  program_hash(hash);
+  snprintf(line, sizeof line, "\n%s hello %d %ld %lu ? %s %s\n", serve->options->mark, WIRE_VERSION,
+           (long)getpid(), (unsigned long)geteuid(), name.machine, hash);
   return link_say(&serve->link, line);
 }
 

@@ -7,6 +7,7 @@ local helper = require("spec.helper")
 local marked = require("spec.support.marked")
 local proc = require("farcall.core.proc")
 local runner_link = require("spec.support.runner_link")
+local sha256 = require("farcall.core.sha256")
 local sock = require("farcall.core.sock")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
@@ -66,11 +67,13 @@ for _, form in ipairs(FORMS) do
   describe("runner, " .. form[1], function()
     it("says who it is", helper.task(function()
       local link = start()
-      local version, pid, uid, level, name =
-        link.hello:match("^hello (%d) (%d+) (%d+) (%S+) (%S+)$")
+      local version, pid, uid, level, name, hash =
+        link.hello:match("^hello (%d) (%d+) (%d+) (%S+) (%S+) (%S+)$")
       assert.same({ "1", link.runner:pid(), system.uid(), machine() },
         { version, tonumber(pid), tonumber(uid), name })
       assert.is_truthy(("pidns cgroup subreaper group ?"):find(level, 1, true))
+      local program = argv[#argv]
+      assert.equal(program:find("%.py$") and "-" or sha256.hex(helper.read(program)), hash)
       link:close()
       assert.same({ how = "exit", number = 0 }, link.runner_ended)
     end))

@@ -102,7 +102,7 @@ local function words_of(self, verb, mark)
   end
   words = {
     "sh", "-c", far.BRING, "sh", mark, verb, ("%d"):format(self.options.grace * 1000),
-    table.concat(self.options.forms, " "), self.word,
+    table.concat(self.options.forms, " ") .. (self.anew and " new" or ""), self.word,
   }
   for machine, program in pairs(self.programs) do
     words[#words + 1] = machine
@@ -156,8 +156,10 @@ local function converse(self, process, mark)
         said ~= "" and said or "the exec ended before it said anything")
     end
     local word, rest = line:match("^(%l+) ?(.*)$")
-    if word == "send" and self.programs[rest] then
-      self.form = rest == "python" and "python" or "c"
+    if word == "kept" then
+      self.kept = true
+    elseif word == "send" and self.programs[rest] then
+      self.form, self.kept = rest == "python" and "python" or "c", false
       local sent, err = process:write(self.programs[rest].text)
       if not sent then
         return nil, err
@@ -177,7 +179,7 @@ end
 ---@async
 local function bring(self, verb, seconds)
   local mark = hex(16)
-  self.held, self.said = "", ""
+  self.held, self.said, self.kept = "", "", false
   local process, err = self.env:start({ argv = words_of(self, verb, mark), stdin = "pipe" })
   if not process then
     return nil, err
@@ -319,6 +321,39 @@ function Link:close()
   end
 end
 
+-- What a hello says; nil when the program that was kept over there is not the one that was sent.
+local function facts_of(self, rest)
+  local version, level, machine, hash = rest:match("^(%d+) %d+ %d+ (%S+) (%S+) (%S+)$")
+  if version ~= WIRE_VERSION then
+    return nil, errors.new("protocol", "runner",
+      ("it speaks version %s of the wire, not %s"):format(tostring(version), WIRE_VERSION))
+  end
+  local program = self.programs[machine]
+  if self.kept and not (program and program.hash == hash) then
+    return nil, errors.new("protocol", "runner", "the program that was kept there has changed")
+  end
+  return { level = level, machine = machine }
+end
+
+-- The first link. A program that was kept over there and does not work is sent anew, once.
+---@async
+local function begin(self)
+  local process, rest = bring(self, "serve", HELLO_TIMEOUT)
+  local facts, err
+  if process then
+    facts, err = facts_of(self, rest)
+    if facts then
+      return process, facts
+    end
+    task.shield(process.kill, process)
+  end
+  if self.kept and not self.anew then
+    self.anew = true
+    return begin(self)
+  end
+  return nil, err or rest
+end
+
 ---@async
 ---@param env farcall.Env
 ---@param options farcall.runner_link.Options
@@ -337,17 +372,11 @@ function runner_link.open(env, options, mux, on_lost)
   if not self.programs then
     return nil, err
   end
-  local process, rest = bring(self, "serve", HELLO_TIMEOUT)
+  local process, facts = begin(self)
   if not process then
-    return nil, rest
+    return nil, facts
   end
-  local version, level, machine = rest:match("^(%d+) %d+ %d+ (%S+) (%S+)$")
-  if version ~= WIRE_VERSION then
-    task.shield(process.kill, process)
-    return nil, errors.new("protocol", "runner",
-      ("it speaks version %s of the wire, not %s"):format(tostring(version), WIRE_VERSION))
-  end
-  self.level, self.machine = level, machine
+  self.level, self.machine = facts.level, facts.machine
   process:write(self.token .. "\n")
   self.holder = task.spawn(hold, self, process)
   return self
