@@ -36,6 +36,7 @@ config.VARIABLES = {
   { name = "FARCALL_RUNNERS", doc = "the directory with the programs of runners" },
   { name = "FARCALL_LUA", doc = "the directory that holds farcall's Lua files, as farcall/" },
   { name = "FARCALL_RUN_DIR", doc = "set for scripts: where their socket and stub are" },
+  { name = "FARCALL_RUNNER", doc = "set for scripts: the program that joins sh with their socket" },
   { name = "FARCALL_MARK", doc = "set for scripts elsewhere: their processes are known by it" },
 }
 
