@@ -163,6 +163,10 @@ local function prepare(self, job)
   if not run.toolset then
     return nil, err
   end
+  run.stub, err = self.catalog:stub(run.template, run.toolset)
+  if not run.stub then
+    return nil, err
+  end
   err = job.session and kernels.check(job, run.template.language)
   if err then
     return nil, err

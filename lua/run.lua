@@ -7,8 +7,8 @@ local files = require("farcall.files")
 local json = require("farcall.core.json")
 local oneshot = require("farcall.oneshot")
 local output = require("farcall.output")
+local places = require("farcall.places")
 local shell = require("farcall.shell")
-local stub = require("farcall.stub")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
 local toolset = require("farcall.toolset")
@@ -24,6 +24,7 @@ local INTERRUPT_GRACE = 1
 ---@field where {name: string, options: table} the backend that was chosen
 ---@field env farcall.Env
 ---@field template farcall.StubTemplate
+---@field stub {name: string, text: string}[] the files of its stub
 ---@field toolset farcall.Toolset
 ---@field chain farcall.PolicyChain
 ---@field journal farcall.Journal
@@ -164,6 +165,9 @@ local function ruled_out(run, name)
     return ("the stub for %s does not speak it"):format(run.template.language)
   elseif name == "uds" and not caps.same_host then
     return "the environment does not share this machine's files"
+  elseif name == "uds" and speaks and speaks.uds == "program"
+    and not places.runner(run.cfg.runner_dir) then
+    return "the program farcall-runner, through which such a script calls, is not installed"
   elseif name == "file" and run.claim then
     return "it does not carry a session"
   elseif name == "stream" and (caps.stdin ~= "stream" or caps.stdout ~= "stream") then
@@ -195,19 +199,16 @@ local function words_of(run, dir, script)
 end
 
 ---What a transport needs to know.
----@return farcall.transport.Spec?
----@return farcall.Error? err
+---@return farcall.transport.Spec
 local function transport_spec(run)
-  local contents, err = stub.render(run.template, run.toolset, run.cfg.stub_options)
-  if not contents then
-    return nil, err
-  end
+  local contents = { unpack(run.stub) }
   local script = script_name(run, contents)
   table.insert(contents, { name = script, text = run.job.script })
   return {
     env = run.env, token = run.token, files = contents, script = script,
     interpreter = run.template.interpreter, timeout = run.timeout, log = run.cfg.log,
-    runtime_dir = run.cfg.runtime_dir,
+    runtime_dir = run.cfg.runtime_dir, program = places.runner(run.cfg.runner_dir),
+    needs_program = run.template.transports and run.template.transports.stream == "program",
     words = function(dir, path)
       return words_of(run, dir, path)
     end,
@@ -246,10 +247,8 @@ end
 
 ---@async
 local function open_session(run)
-  local spec, err = transport_spec(run)
-  if not spec then
-    return nil, err
-  elseif run.claim then
+  local spec = transport_spec(run)
+  if run.claim then
     return run.claim:open(run, spec, function(own)
       return open_transport(run, own)
     end)

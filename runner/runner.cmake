@@ -17,7 +17,7 @@ set(RUNNER_PROGRAMS "")
 function(runner_program machine)
   set(program ${RUNNER_DIR}/farcall-runner-${machine})
   add_custom_command(OUTPUT ${program}
-    COMMAND ${ARGN} -std=c11 -D_GNU_SOURCE -Os -Wall -Wextra -I${CMAKE_SOURCE_DIR}/core
+    COMMAND ${ARGN} -std=c11 -D_GNU_SOURCE -Os -flto -Wall -Wextra -I${CMAKE_SOURCE_DIR}/core
             -fno-pie -no-pie -fno-asynchronous-unwind-tables -fno-unwind-tables -ffunction-sections
             -static -s -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,-z,norelro -o ${program} ${RUNNER_SOURCES}
     DEPENDS ${RUNNER_SOURCES} ${RUNNER_HEADERS} VERBATIM)

@@ -365,6 +365,7 @@ int serve_main(const struct serve_options *options) {
   serve.deadline = INT64_MAX;
   watch_init(&serve.peer, -1, on_peer, &serve);
   spawn_prepare();
+  program_announce();
   int output = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3); // to tell of failures
   int code = watches_open(&serve.runner.watches);
   const char *stage = "poll";

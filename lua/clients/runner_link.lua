@@ -5,6 +5,7 @@
 local errors = require("farcall.errors")
 local far = require("farcall.clients.runner_sh")
 local fs = require("farcall.core.fs")
+local places = require("farcall.places")
 local sha256 = require("farcall.core.sha256")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
@@ -73,23 +74,22 @@ local function programs_of(dir)
   return programs
 end
 
--- What a processor is called by LuaJIT, and by uname.
-local MACHINES = { x64 = "x86_64", arm64 = "aarch64" }
+-- runner.py becomes what runs, as where it has come in by standard input.
+local PYTHON_HERE = 'import sys\nt = open(sys.argv.pop(1), "rb").read()\n'
+  .. 'exec(compile(t.split(b"\\f")[0], "farcall-runner", "exec"))'
 
 -- On this machine the programs can be started where they are.
 local function words_here(self, verb, mark)
   local grace = ("%d"):format(self.options.grace * 1000)
   for _, form in ipairs(self.options.forms) do
-    local machine = form == "c" and MACHINES[jit.arch] or form
-    if self.programs[machine] then
+    local path = form == "c" and places.runner(self.options.dir) or nil
+    if form == "python" and self.programs.python then
+      path = self.options.dir .. "/runner.py"
+    end
+    if path then
       self.form = form
-      local path = self.options.dir .. "/" .. (form == "c" and "farcall-runner-" .. machine
-        or "runner.py")
       local words = { path, verb, mark, verb == "serve" and grace or nil }
-      if form == "python" then
-        table.insert(words, 1, "python3")
-      end
-      return words
+      return form == "python" and { "python3", "-c", PYTHON_HERE, unpack(words) } or words
     end
   end
   return nil

@@ -70,13 +70,9 @@ if [ -n "$size" ]; then
       rm -f "$sent"
       sent=$new
     fi 2> /dev/null
-    if [ "$(wc -c < "$new")" -ne "$size" ]; then
-      why='a directory was full' sent=
-      rm -f "$new"
-      break
-    fi
-    if hash_of "$new" && [ "$sum" != "$want" ]; then
-      why='it did not arrive as it was sent' sent=
+    if hash_of "$new"; then arrived=$sum whole=$want; else arrived=$(wc -c < "$new") whole=$size; fi
+    if [ "$arrived" != "$whole" ]; then
+      why='it did not arrive whole: a directory may be full' sent=
       rm -f "$new"
       break
     fi

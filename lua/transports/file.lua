@@ -212,24 +212,12 @@ function Session:start()
   return process
 end
 
--- A reply as text, its fields in the order that a stub without a JSON reader counts on.
 local function reply_text(id, reply)
-  local field = reply.error and "error" or "result"
-  local value, problem
-  if reply.error then
-    local message
-    local kind = json.encode(reply.error.kind)
-    message, problem = json.encode(reply.error.message)
-    value = message and ('{"kind":%s,"message":%s}'):format(kind, message)
-  else
-    value, problem = json.encode(reply.result)
-  end
-  if not value then
-    return nil, problem
-  elseif #value > wire.MAX_REPLY then
+  local text, problem = wire.text(id, reply)
+  if text and #text > wire.MAX_REPLY then
     return nil, ("it has more than %d bytes"):format(wire.MAX_REPLY)
   end
-  return ('{"id":%.0f,"%s":'):format(id, field) .. value .. "}\n"
+  return text, problem
 end
 
 local function put_in_outbox(self, id, reply)
