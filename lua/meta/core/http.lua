@@ -49,8 +49,8 @@ function HttpClient:connect(request) end
 ---Ends what runs with "CLOSED". Idempotent.
 function HttpClient:close() end
 
----@param fn? fun() called on the loop when the status is there, when a read would say something else
----than before, and at the end
+---@param fn? fun() called on the loop when the status is there, when a read would say something
+---else than before, and at the end
 function HttpTransfer:on_change(fn) end
 
 ---@return integer? status nil as long as there is none

@@ -3,8 +3,8 @@
 
 ---JSON as RFC 8259 has it, to the letter and within limits: for all that scripts and tools say.
 ---Whole numbers beyond 2^53 become texts, as they came. What is wrong is nil, a message, a code
----("SYNTAX", "LIMIT", "DEPTH", "DUPLICATE", "UTF8", "NUMBER", "TYPE"), and of a text the byte at which
----it is, from 1.
+---("SYNTAX", "LIMIT", "DEPTH", "DUPLICATE", "UTF8", "NUMBER", "TYPE"), and of a text the byte at
+---which it is, from 1.
 ---@class farcall.core.json
 ---@field null lightuserdata
 local json = {}

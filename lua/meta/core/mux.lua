@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
 ---@meta farcall.core.mux
 
----Many streams over one link: docs/wire.md has the frames. It does no I/O: what comes of the link is
----fed to it, and what it puts out is sent by whoever has the link. Functions that it calls are called
----on the loop, never from within a method.
+---Many streams over one link: docs/wire.md has the frames. It does no I/O: what comes of the link
+---is fed to it, and what it puts out is sent by whoever has the link. Functions that it calls are
+---called on the loop, never from within a method.
 ---@class farcall.core.mux
 local mux = {}
 

@@ -2,8 +2,8 @@
 ---@meta farcall.core.sandbox
 
 ---Lua in a state of its own, within limits of memory, instructions and time, without files,
----processes, other code or the engine. Values cross as copies: texts, numbers, booleans, JSON's null,
----and tables of them.
+---processes, other code or the engine. Values cross as copies: texts, numbers, booleans, JSON's
+---null, and tables of them.
 ---@class farcall.core.sandbox
 local sandbox = {}
 
@@ -25,8 +25,8 @@ local Sandbox = {}
 ---@return string? code
 function sandbox.new(options) end
 
----Runs a text, which returns one table, and hands out what the prelude's `load` makes of it, as far as
----it can be copied; of functions only that there is one.
+---Runs a text, which returns one table, and hands out what the prelude's `load` makes of it, as
+---far as it can be copied; of functions only that there is one.
 ---@param source string
 ---@param name string of the chunk, beginning with @ or =
 ---@return true?
@@ -40,8 +40,8 @@ function Sandbox:load(source, name) end
 ---@return any ... as of load
 function Sandbox:call(method, ...) end
 
----@return {memory_bytes: integer, instructions: integer, dead: boolean} dead: out of service since it
----needed too much memory
+---@return {memory_bytes: integer, instructions: integer, dead: boolean} dead: out of service since
+---it needed too much memory
 function Sandbox:usage() end
 
 ---Not from within a callback. Idempotent.

@@ -5,8 +5,8 @@
 ---@class farcall.core.work
 local work = {}
 
----Jobs have an id, and a function that is called on the loop: with the result, or nil, a message and
----a code.
+---Jobs have an id, and a function that is called on the loop: with the result, or nil, a message
+---and a code.
 ---@class farcall.Work
 local Work = {}
 
@@ -50,8 +50,8 @@ function Work:fdatasync(fd, fn) end
 
 ---@param host string
 ---@param port string
----@param fn fun(found: {family: "inet"|"inet6", address: string, port: integer}[]?, message: string?,
----code: string?)
+---@param fn fun(found: {family: "inet"|"inet6", address: string, port: integer}[]?, message:
+---string?, code: string?)
 ---@return integer? id
 ---@return string? message
 ---@return string? code
