@@ -88,22 +88,20 @@ local function about_exec(name, env, seconds, noise)
   return finding(name, "ok", message)
 end
 
--- What keeps calls from travelling by files there; nil when nothing does.
-local function against_files(seen)
-  if #seen.lacks > 0 then
-    return "calls by files need " .. table.concat(seen.lacks, ", "),
-      "coreutils, grep or busybox of the environment have them"
-  elseif not seen.dir then
-    return "none of /tmp, /var/tmp, /dev/shm can be written to",
-      "a run has its files in one of them: mount a tmpfs at /tmp"
-  end
-  return nil
+local function no_directory(name, message)
+  return finding(name, "fail", message, "a run has its files in one of them: mount a tmpfs at /tmp")
 end
 
+local NO_DIRECTORY = "none of /tmp, /var/tmp, /dev/shm can be written to"
+
+-- What keeps calls from travelling by files there, or makes them slow; nil when nothing does.
 local function about_files(name, seen, why)
-  local message, hint = against_files(seen)
-  if message then
-    return finding(name, "fail", message .. "; and not by stream: " .. why, hint)
+  if #seen.lacks > 0 then
+    return finding(name, "fail", ("calls by files need %s; and not by stream: %s"):format(
+      table.concat(seen.lacks, ", "), why),
+      "coreutils, grep or busybox of the environment have them")
+  elseif not seen.dir then
+    return no_directory(name, NO_DIRECTORY .. "; and not by stream: " .. why)
   elseif seen.fifo ~= "yes" then
     return finding(name, "warn", ("calls by files in %s, which takes no FIFOs, and not by stream: "
       .. "%s"):format(seen.dir, why), "each call waits some 30 ms more: mount a tmpfs at /tmp")
@@ -150,7 +148,7 @@ local function about_calls(name, env, seen)
     err = { msg = "no runner is known here" }
   end
   if one and not seen.dir then
-    return finding(name, "fail", (against_files(seen)))
+    return no_directory(name, NO_DIRECTORY)
   elseif one then
     return finding(name, "ok", ("calls by stream: %s"):format(
       (FORMS[one.form] or "%s"):format(one.machine or "?")))
