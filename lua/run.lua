@@ -11,6 +11,7 @@ local places = require("farcall.places")
 local shell = require("farcall.shell")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
+local toolset = require("farcall.toolset")
 
 local MAX_FILE_BYTES = 64 * 1024 * 1024
 -- Seconds that a script has after SIGINT before its tree is ended.
@@ -312,6 +313,8 @@ function Run:stop(reason, detail, ask)
   end
 end
 
+-- What a script's last words mean: a pattern, and a text in which its capture stands, or a function
+-- of cfg and the capture.
 local HINTS = {
   { "this Python has no module (json)", "install the whole of Python where the script runs (%s is"
     .. " in python3, not in python3-minimal)" },
@@ -319,14 +322,16 @@ local HINTS = {
     "the module %s is not installed in the script's environment" },
   { "NameError: name '([%w_]+)' is not defined",
     "if %s is a tool, import it: from farcall import ..." },
-  { "ImportError: cannot import name '([%w_]+)' from '[%w_]+'", "no listed tool is called %s" },
+  { "ImportError: cannot import name '([%w_]+)' from '([%w_]+)'", function(cfg, name, module)
+    return module == cfg.stub_options.module and toolset.why_not(cfg, name) or nil
+  end },
 }
 
-local function hint_for(stderr)
+local function hint_for(cfg, stderr)
   for _, rule in ipairs(HINTS) do
-    local name = stderr:match(rule[1])
+    local name, more = stderr:match(rule[1])
     if name then
-      return rule[2]:format(name)
+      return type(rule[2]) == "string" and rule[2]:format(name) or rule[2](cfg, name, more)
     end
   end
   return nil
@@ -347,7 +352,7 @@ local function describe_end(run, result, status, failure)
     result.status = "error"
     result.error = status.exit and ("the script exited with code %d"):format(status.exit)
       or ("the script was ended by signal %s"):format(status.name)
-    result.hint = hint_for(result.stderr)
+    result.hint = hint_for(run.cfg, result.stderr)
   end
 end
 

@@ -59,7 +59,8 @@ local function programs_of(dir)
   end
   local names, message, code = fs.list(dir)
   if not names then
-    return nil, errors.wrap("directory " .. dir, message, code)
+    return nil, errors.new("unsupported", "runner", "its programs cannot be read: " .. message,
+      { code = code, hint = "build or install farcall whole, or set FARCALL_RUNNERS" })
   end
   local programs = {}
   for _, name in ipairs(names) do

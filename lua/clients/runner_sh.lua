@@ -85,6 +85,7 @@ if [ -n "$size" ]; then
 fi
 case "$python $forms " in [0-9]*" python "*)
   for python3 in python3 /usr/bin/python3; do
+    [ -n "$python" ] || break
     command -v "$python3" > /dev/null 2>&1 || continue
     say send python
     exec "$python3" -c 'import os
@@ -96,7 +97,7 @@ while len(t) < '"$python"':
     t += p
 exec(compile(t.split(b"\f")[0], "farcall-runner", "exec"))' $rest ${link:+"$link"}
   done
-  why="$why; there is no python3"
+  if [ -n "$python" ]; then why="$why; there is no python3"; fi
 esac
 say none "$why"
 ]=]
