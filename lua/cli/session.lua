@@ -51,8 +51,9 @@ end
 ---SIGHUP interrupt the engine's runs, so that body sees them end; without a run, or the second
 ---time, body itself is cancelled where it waits.
 ---@param body async fun(engine: farcall.Engine): integer
+---@param interrupt? fun(engine: farcall.Engine, name: string): boolean instead of the engine's own
 ---@return integer exit code
-function session.with_engine(args, ui, flags, body)
+function session.with_engine(args, ui, flags, body, interrupt)
   local cfg, err = session.config(args, flags)
   if not cfg then
     return session.fail(ui, err)
@@ -66,7 +67,7 @@ function session.with_engine(args, ui, flags, body)
     local signals = assert(task.loop():signals({ "INT", "TERM", "HUP" }, function(name)
       local again = interrupted
       interrupted = true
-      if not engine:interrupt(name) or again then
+      if not (interrupt or engine.interrupt)(engine, name) or again then
         ui:abandon()
         own:cancel()
       end
