@@ -172,9 +172,11 @@ end
 function BatchResults:append(line)
   line.time = system.time()
   local text, problem = encode(line)
-  if not text then
-    return nil, errors.new("internal", "results " .. self.path, problem)
-  end
+  -- A result that cannot be written down is a result all the same.
+  text = text or assert(encode({
+    id = line.id, state = line.state, status = line.status, time = line.time, job = line.job,
+    run_id = line.run_id, unreadable = problem,
+  }))
   local ok, message, code = self.appender:write(text .. "\n")
   if not ok then
     return nil, errors.wrap("results " .. self.path, message, code)
