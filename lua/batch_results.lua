@@ -108,17 +108,17 @@ function batch_results.open(path)
   local self = setmetatable({ path = path, count = 0, earlier = {} }, BatchResults)
   local op = "results " .. path
   local message, code
-  self.appender, message, code = fs.appender(path, FILE_MODE)
-  if not self.appender then
-    return nil, errors.wrap(op, message, code)
-  end
-  self.lock, message, code = fs.lock(path, FILE_MODE)
   local ok, err
-  if not self.lock then
-    err = code == "EAGAIN" and errors.new("unavailable", op, "another batch writes to it")
-      or errors.wrap(op, message, code)
-  else
+  self.lock, message, code = fs.lock(path, FILE_MODE)
+  if self.lock then
+    self.appender, message, code = fs.appender(path, FILE_MODE)
+  end
+  if self.appender then
     ok, err = read(self)
+  elseif code == "EAGAIN" then
+    err = errors.new("unavailable", op, "another batch writes to it")
+  else
+    err = errors.wrap(op, message, code)
   end
   if not ok then
     self:close()
@@ -206,13 +206,18 @@ function BatchResults:sync()
   return true
 end
 
----Idempotent.
+---A file in which nothing was written goes. Idempotent.
 function BatchResults:close()
+  local stat = self.lock and fs.stat(self.path)
+  if stat and stat.size == 0 then
+    fs.unlink(self.path)
+  end
   if self.appender then
     self.appender:close()
   end
   if self.lock then
     self.lock:close()
+    self.lock = nil
   end
 end
 

@@ -196,8 +196,10 @@ end
 local function candidates(self, job)
   local list = {}
   for name in pairs(job.backend and { [job.backend] = true } or self.cfg.backends) do
+    local configured = self.cfg.backends[name] or {}
     list[#list + 1] = {
-      name = name, running = self.running[name] or 0, error = self.troubles[name],
+      name = name, labels = configured.labels or {}, cost = configured.cost,
+      running = self.running[name] or 0, error = self.troubles[name],
     }
   end
   table.sort(list, function(a, b)

@@ -35,7 +35,7 @@ interrupted.]]
 
 function batch.configure(command)
   command:usage("Usage: farcall batch [OPTION]... (FILE | -)")
-  command:argument("file", "The jobs, one JSON object a line; - reads them from standard input.")
+  command:argument("file", "The jobs; - reads them from standard input.")
     :argname("FILE")
   command:option("-j --jobs", "Jobs at once; as many as processors are here, unless given.")
     :argname("N"):convert(session.number)
@@ -45,7 +45,7 @@ function batch.configure(command)
     :argname("FILE")
   command:option("--again", "Run once more what is unknown, failed or interrupted.")
     :argname("STATE,STATE"):count("*")
-  command:option("--retries", "How often a job that could not be started is tried again; 3.")
+  command:option("--retries", "How often one that could not start is tried again; 3.")
     :argname("N"):convert(session.number)
   command:option("--pause", "Seconds before that, doubled each time; 1."):argname("S")
     :convert(session.number)
@@ -174,6 +174,7 @@ local function make_check(engine, jobs)
     local key = json.encode({
       job.language or "", job.backend or "", job.options, job.allow or "", job.transport or "",
       job.filename and job.filename:match("%.%w+$") or "", job.script:match("^#![^\n]*") or "",
+      job.script:find("%S") ~= nil, job.script:find("\0", 1, true) ~= nil,
     })
     if fine[key] then
       return true
