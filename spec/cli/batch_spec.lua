@@ -240,7 +240,7 @@ describe("farcall batch", function()
       helper.write(path, text)
       got = batch(home)
       assert.equal(2, got.code)
-      assert.matches("jobs.jsonl.results.jsonl:1: not a line of a batch's results", got.err, 1, true)
+      assert.matches("results.jsonl:1: not a line of a batch's results", got.err, 1, true)
       assert.equal(text, helper.read(path))
     end
   end)
@@ -433,7 +433,7 @@ return {
     assert.same({ code = 0, out = "", err = "" }, batch(home, "-q"))
     got = batch(home)
     assert.equal("", got.out)
-    assert.matches("4 succeeded in .*4 of them earlier.*results in jobs.jsonl.results.jsonl", got.err)
+    assert.matches("4 succeeded in .*4 of them earlier.*results in jobs.jsonl.results", got.err)
   end)
 
   it("refuses flags that make no sense", function()
@@ -453,9 +453,7 @@ end)
 
 -- A place, how its far side is asked, and what is to be done with it at the end.
 local PLACES = {
-  {
-    name = "this machine", words = {}, ask = { "exec", "-c" },
-  },
+  { name = "this machine", words = {} },
   {
     name = "docker", setup = docker.setup,
     words = { "-b", "docker", "-o", "image=farcall-spec/debian", "--key", "batch" },
