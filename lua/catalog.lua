@@ -3,6 +3,7 @@
 -- operator's, loaded when first asked for, with the configuration's options.
 
 local errors = require("farcall.errors")
+local fs = require("farcall.core.fs")
 local plugin = require("farcall.plugin")
 local policy = require("farcall.policy")
 local schema = require("farcall.schema")
@@ -11,13 +12,15 @@ local toolset = require("farcall.toolset")
 ---@class farcall.Catalog
 ---@field private cfg farcall.Config
 ---@field private backends table<string, farcall.Backend>
+---@field private templates table<string, {template: farcall.StubTemplate, version: string}>
+---@field private toolsets table<string, {toolset: farcall.Toolset, from: table[]}>
 local catalog = {}
 catalog.__index = catalog
 
 ---@param cfg farcall.Config
 ---@return farcall.Catalog
 function catalog.new(cfg)
-  return setmetatable({ cfg = cfg, backends = {} }, catalog)
+  return setmetatable({ cfg = cfg, backends = {}, templates = {}, toolsets = {} }, catalog)
 end
 
 local function names_of(map)
@@ -206,10 +209,25 @@ local function without_version(program)
   return (program:match("[^/]*$"):gsub("[%d.]+$", ""))
 end
 
+-- The template of a file, run again when the file is another one than before.
+local function load_template(self, path)
+  local stat = fs.stat(path)
+  local version = stat and ("%.17g %.17g %.17g"):format(stat.ino, stat.mtime, stat.size)
+  local known = self.templates[path]
+  if known and known.version == version then
+    return known.template
+  end
+  local template, err = plugin.load("stub", path)
+  if template and version then
+    self.templates[path] = { template = template, version = version }
+  end
+  return template, err
+end
+
 -- The first template of which fits(template) is true.
 local function find_template(self, fits)
   for _, entry in ipairs(plugin.all("stub", self.cfg.stub_path)) do
-    local template, err = plugin.load("stub", entry.path)
+    local template, err = load_template(self, entry.path)
     if not template then
       return nil, err
     end
@@ -272,16 +290,43 @@ function catalog:template(job)
     err.hint = err.hint or "`farcall stubs` lists what there is"
     return nil, err
   end
-  return plugin.load("stub", path)
+  return load_template(self, path)
 end
 
----The tools of these names.
+-- Whether the tools of a set are what they were when it was made.
+local function is_current(self, known, names)
+  for i, name in ipairs(names) do
+    if self.cfg.tools[name] ~= known.from[i] then
+      return false
+    end
+  end
+  return true
+end
+
+---The tools of these names. One set serves many runs, unless its tools may come out of files, which
+---may change.
 ---@param names string[]
 ---@return farcall.Toolset?
 ---@return farcall.Error? err
 ---@nodiscard
 function catalog:toolset(names)
-  return toolset.new({ cfg = self.cfg, names = names })
+  if #(self.cfg.tool_path or {}) > 0 then
+    return toolset.new({ cfg = self.cfg, names = names })
+  end
+  local key = table.concat(names, "\0")
+  local known = self.toolsets[key]
+  if known and is_current(self, known, names) then
+    return known.toolset
+  end
+  local made, err = toolset.new({ cfg = self.cfg, names = names })
+  if made then
+    known = { toolset = made, from = {} }
+    for i, name in ipairs(names) do
+      known.from[i] = self.cfg.tools[name] or nil
+    end
+    self.toolsets[key] = known
+  end
+  return made, err
 end
 
 -- kind -> what a file of it says of itself.
