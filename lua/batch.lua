@@ -73,9 +73,13 @@ end
 local function record(self, line, state)
   local ok, err = self.spec.results:append(line)
   if not ok then
-    return give_up(self, err)
+    give_up(self, err)
+    -- As the file has it: that it was started is all that is known.
+    state = line.state == "done" and "unknown" or nil
   end
-  count(self, state)
+  if state then
+    count(self, state)
+  end
 end
 
 ---Whether a job is to be run, as far as earlier batches go. One that has changed since it was

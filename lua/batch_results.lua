@@ -37,6 +37,7 @@ end
 ---@field path string
 ---@field count integer ids that were there already
 ---@field private appender farcall.Appender
+---@field private size integer bytes of whole lines
 ---@field private lock userdata
 ---@field private earlier table<string, string> id -> letter and hash
 local BatchResults = {}
@@ -92,6 +93,7 @@ local function read(self)
     end
   end
   file:close()
+  self.size = size
   if foreign then
     return nil, errors.new("usage", ("%s:%d"):format(self.path, number),
       "not a line of a batch's results", { hint = "name another file for them with --results" })
@@ -178,10 +180,15 @@ function BatchResults:append(line)
     run_id = line.run_id, unreadable = problem,
   }))
   local ok, message, code = self.appender:write(text .. "\n")
-  if not ok then
-    return nil, errors.wrap("results " .. self.path, message, code)
+  if ok then
+    self.size = self.size + #text + 1
+    return true
   end
-  return true
+  -- The beginning of a line is not to stay: what comes next would be one line with it.
+  if code == "PARTIAL" and not fs.truncate(self.path, self.size) then
+    self.appender:close()
+  end
+  return nil, errors.wrap("results " .. self.path, message, code)
 end
 
 ---Waits until everything that was appended is on the disk, which survives a loss of power.
