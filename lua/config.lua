@@ -41,7 +41,8 @@ config.VARIABLES = {
 }
 
 ---@class farcall.Config
----@field backends table<string, {use: string, options: table, origin: string, dir: string}>
+---@field backends table<string, {use: string, options: table, labels?: table, cost?: number,
+---origin: string, dir: string}>
 ---@field default_backend? string
 ---@field policies {name?: string, path?: string, options: table, origin: string}[]
 ---@field tools table<string, table> the configuration's own tools

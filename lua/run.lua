@@ -34,6 +34,8 @@ local INTERRUPT_GRACE = 1
 ---@field private session? farcall.uds.Session|farcall.file.Session
 ---@field private process? farcall.Process
 ---@field private stopped? "timeout"|"interrupted"
+---@field private starting? async fun(about: table): true?, farcall.Error? the caller's hook
+---@field private begun boolean it may be that something of the script was executed
 local Run = {}
 Run.__index = Run
 
@@ -125,7 +127,7 @@ end
 ---@return farcall.Run
 function Run.new(parts, hooks)
   local run = setmetatable(parts, Run)
-  run.token = new_token()
+  run.token, run.starting, run.begun = new_token(), hooks.starting, false
   run.stdout = new_output(run, "stdout", hooks.stdout)
   run.stderr = new_output(run, "stderr", hooks.stderr)
   run.dispatch = dispatch.new({
@@ -256,6 +258,25 @@ local function open_session(run)
   return open_transport(run, spec)
 end
 
+-- Failures of a start by which it is certain that there was none.
+local NEVER_STARTED = { exec = true, not_found = true, usage = true, unsupported = true }
+
+---@async
+---@return farcall.Process?
+---@return farcall.Error? err
+local function start_script(run)
+  if run.starting then
+    local ok, err = run.starting({ run_id = run.id, backend = run.where.name })
+    if not ok then
+      return nil, err
+    end
+  end
+  run.begun = true
+  local process, err = run.session:start()
+  run.begun = process ~= nil or not NEVER_STARTED[err.kind]
+  return process, err
+end
+
 ---@async
 ---@return {exit?: integer, name?: string}? status of the script
 ---@return farcall.Error? err
@@ -266,7 +287,7 @@ local function execute(run)
     return nil, err
   end
   local process
-  process, err = run.session:start()
+  process, err = start_script(run)
   if not process then
     return nil, err
   end
@@ -406,7 +427,7 @@ function Run:live()
     execs = self.session and self.session.execs, runner = self.session and self.session.runner,
     tool_calls_made = self.dispatch.made, calls = json.array(self.dispatch.records),
     calls_omitted = self.dispatch.omitted > 0 and self.dispatch.omitted or nil,
-    duration_seconds = task.now() - began,
+    duration_seconds = task.now() - began, started = self.begun,
   }
   describe_output(self, result)
   describe_end(self, result, status, failure)

@@ -209,17 +209,6 @@ function toolset.new(options)
   return self
 end
 
----Whether a tool of it is a file of the operator's.
----@return boolean
-function toolset:from_files()
-  for _, tool in pairs(self.tools) do
-    if tool.path then
-      return true
-    end
-  end
-  return false
-end
-
 ---@param name string
 ---@return farcall.Tool?
 function toolset:get(name)

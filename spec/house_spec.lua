@@ -33,6 +33,7 @@ local LAYERS = {
   { 5, "^run$" },
   { 4, "^transports%." }, { 4, "^dispatch$" }, { 4, "^environments$" }, { 4, "^shell$" },
   { 4, "^kernels?$" }, { 4, "^kernel_python$" }, { 4, "^batch$" },
+  { 4, "^pools$" },
   { 4, "^leftovers$" }, { 4, "^inventory$" },
   { 4, "^guarded$" }, { 4, "^resident$" }, { 4, "^far_stdin$" }, { 4, "^supervision$" },
   { 4, "^catalog$" }, { 4, "^oneshot$" }, { 4, "^toolset$" }, { 4, "^stub$" }, { 4, "^policy$" },

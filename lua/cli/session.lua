@@ -58,8 +58,9 @@ end
 ---SIGTERM and SIGHUP interrupt the engine's runs, so that body sees them end; without a run, or the
 ---second time, body itself is cancelled where it waits. The first that came is caught.name.
 ---@param body async fun(engine: farcall.Engine, caught: {name?: string}): integer
+---@param interrupt? fun(engine: farcall.Engine, name: string): boolean instead of the engine's own
 ---@return integer exit code
-function session.with_engine(args, ui, flags, body)
+function session.with_engine(args, ui, flags, body, interrupt)
   local cfg, err = session.config(args, flags)
   if not cfg then
     return session.fail(ui, err)
@@ -73,7 +74,7 @@ function session.with_engine(args, ui, flags, body)
     local signals = assert(task.loop():signals({ "INT", "TERM", "HUP" }, function(name)
       local again = caught.name ~= nil
       caught.name = caught.name or name
-      if not engine:interrupt(name) or again then
+      if not (interrupt or engine.interrupt)(engine, name) or again then
         ui:abandon()
         own:cancel()
       end
