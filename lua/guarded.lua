@@ -384,6 +384,12 @@ function guarded.wrap(raw, caps)
   local self = setmetatable({
     raw = raw, bare = bare, caps = caps, name = raw.name, cwd = raw.cwd,
   }, Guarded)
+  if raw.restore then
+    function bare.restore(_, ...)
+      return raw:restore(...)
+    end
+    self.restore = bare.restore
+  end
   if raw.get then
     function self.get(_, ...)
       return raw:get(...)

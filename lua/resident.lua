@@ -163,8 +163,9 @@ function Resident:bring()
   return coming.wait()
 end
 
+-- A runner that waits for a new link still holds what it has started.
 function Resident:alive()
-  return not self.inner.alive or self.inner:alive()
+  return not self.inner.alive or self.inner:alive() or not self.closed and self:has_runner()
 end
 
 ---@async

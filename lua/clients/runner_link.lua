@@ -23,6 +23,8 @@ local FAREWELL = 15
 local LAST_STATUS = 2
 -- Seconds between two tries to get a new link.
 local TRY_AGAIN = 0.5
+-- Code of an error that trying again does not change: no such runner is there.
+local REFUSED = "REFUSED"
 local WIRE_VERSION = "1"
 local MAX_PROGRAM = 1024 * 1024
 
@@ -145,9 +147,10 @@ local function last_line(text)
   return text:gsub("%s+$", ""):match("[^\n]*$")
 end
 
--- One exec that becomes the runner, or leads to it. Its hello, or why there is none.
+-- One exec that becomes the runner, or leads to it. Its hello, or why there is none. What it reads
+-- first is sent when nothing else is there any more that could.
 ---@async
-local function converse(self, process, mark)
+local function converse(self, process, mark, first)
   while true do
     local line = next_line(self, process, mark)
     if not line then
@@ -156,11 +159,15 @@ local function converse(self, process, mark)
         said ~= "" and said or "the exec ended before it said anything")
     end
     local word, rest = line:match("^(%l+) ?(.*)$")
-    if word == "kept" then
-      self.kept = true
+    if word == "kept" or word == "ready" then
+      self.kept = word == "kept"
+      if first ~= "" then
+        process:write(first)
+      end
     elseif word == "send" and self.programs[rest] then
       self.form, self.kept = rest == "python" and "python" or "c", false
-      local sent, err = process:write(self.programs[rest].text)
+      local text = self.programs[rest].text
+      local sent, err = process:write(rest == "python" and text .. first or text)
       if not sent then
         return nil, err
       end
@@ -169,7 +176,8 @@ local function converse(self, process, mark)
     elseif word == "none" then
       return nil, errors.new("unsupported", "runner", rest)
     elseif word == "error" then
-      return nil, errors.new("unsupported", "runner", "it did not start: " .. rest)
+      return nil, errors.new("unsupported", "runner", "it did not start: " .. rest,
+        { code = REFUSED })
     else
       return nil, errors.new("protocol", "runner", "it said something else than hello")
     end
@@ -184,10 +192,8 @@ local function bring(self, verb, seconds)
   if not process then
     return nil, err
   end
-  if verb == "attach" then
-    process:write(("%s %.0f\n"):format(self.token, self.mux:received()))
-  end
-  local ok, rest, failure = pcall(task.timeout, seconds, converse, self, process, mark)
+  local first = verb == "attach" and ("%s %.0f\n"):format(self.token, self.mux:received()) or ""
+  local ok, rest, failure = pcall(task.timeout, seconds, converse, self, process, mark, first)
   if ok and rest then
     return process, rest
   end
@@ -248,20 +254,35 @@ local function read_all(self, process)
   return errors.new("lost", "runner", said ~= "" and said or "its link has ended")
 end
 
+-- One try to get a new link. After one on which nothing came any more whatever it went through is
+-- made anew too, however alive it looks.
+---@async
+local function reach(self, anew, seconds)
+  local env = self.env
+  if env.restore then
+    local restored, err = env:restore(anew)
+    if not restored then
+      return nil, err
+    end
+  end
+  return bring(self, "attach", seconds)
+end
+
 -- A new link, as long as the runner waits for one.
 ---@async
 local function relink(self, failure)
   local last = task.now() + self.options.grace
   self.mux:suspend()
   while not self.closed do
-    local process, rest = bring(self, "attach", math.max(1, last - task.now()))
+    local left = math.max(1, last - task.now())
+    local process, rest = task.timeout(left, reach, self, self.reason ~= nil, left)
     local received = process and tonumber(rest:match("^(%d+)$"))
     if received and self.mux:resume(received) then
       return process
     elseif process then
       process:kill()
       return nil, errors.new("protocol", "runner", "it resumed at what was never sent")
-    elseif task.now() + TRY_AGAIN > last then
+    elseif rest.code == REFUSED or task.now() + TRY_AGAIN > last then
       return nil, failure
     end
     task.sleep(TRY_AGAIN)
