@@ -13,9 +13,8 @@ local task = require("farcall.task")
 local runner = {}
 
 local ANSWER_LINE = 4096
--- A runner that says nothing for so many seconds is asked for a sign of life; after some in vain
--- its link counts as lost.
-local ASK_EVERY, PATIENCE = 10, 3
+-- After so many signs of life that were asked for in vain a link counts as lost.
+local PATIENCE = 3
 -- Bytes that one stream of a process may send ahead of its reader.
 local WINDOW = 1024 * 1024
 
@@ -256,21 +255,21 @@ function Runner:close()
   self.over.wait()
 end
 
--- Notices a link on which nothing comes any more.
+-- Notices a link on which nothing comes any more, and lets the runner notice.
 local function watch(self)
-  local heard, silent = self.mux:received(), 0
+  local heard, silent, period = self.mux:received(), 0, link.ASK_EVERY * 1000
   local timer
-  timer = task.loop():timer(ASK_EVERY * 1000, function()
+  timer = task.loop():timer(period, function()
     local now = self.mux:received()
     silent = now == heard and silent + 1 or 0
     heard = now
     if silent > PATIENCE then
       silent = 0
       self.link:lose(errors.new("lost", "runner", "it does not answer any more"))
-    elseif silent > 0 then
+    else
       self.mux:ping()
     end
-    timer:again(ASK_EVERY * 1000)
+    timer:again(period)
   end)
   return timer
 end

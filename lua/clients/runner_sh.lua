@@ -5,7 +5,7 @@
 
 local far = {}
 
--- $1 mark, $2 "serve" or "attach" (to one that has lost its link), $3 grace in milliseconds, $4 the
+-- $1 mark, $2 "serve" or "attach" (to one that has lost its link), $3 GRACE_MS:LEASE_MS, $4 the
 -- forms that are wanted ("c python"; "new" too when what is kept is no good), $5 word in the name
 -- of the directory in which a runner with a grace waits for a new link, then machine, size and
 -- SHA-256 of each program, "python" and size.
@@ -28,7 +28,7 @@ hash_of() { sum=$(sha256sum < "$1" 2> /dev/null) && sum=${sum%% *}; }
 # The words of a runner.
 case $verb$grace in
 attach*) rest="attach $mark" ;;
-serve0) rest="serve $mark 0" link= ;;
+serve0:*) rest="serve $mark $grace" link= ;;
 *) rest="serve $mark $grace" ;;
 esac
 kept=yes
