@@ -370,6 +370,17 @@ function Guarded:alive()
   return not self.raw.alive or self.raw:alive()
 end
 
+---What is written to an exec's standard input does not arrive: bytes travel in commands from now
+---on.
+function Guarded:without_stdin()
+  local caps = {}
+  for name, value in pairs(self.caps) do
+    caps[name] = value
+  end
+  caps.stdin = "none"
+  self.caps, self.bare.caps = caps, caps
+end
+
 ---@async
 function Guarded:close()
   return self.raw:close()

@@ -15,6 +15,8 @@ local runner = {}
 local ANSWER_LINE = 4096
 -- After so many signs of life that were asked for in vain a link counts as lost.
 local PATIENCE = 3
+-- Seconds until the first answer of one that can say hello but may not hear.
+local FIRST_ANSWER = 15
 -- Bytes that one stream of a process may send ahead of its reader.
 local WINDOW = 1024 * 1024
 
@@ -32,7 +34,8 @@ local function request(...)
 end
 
 local function broken(self, op)
-  return errors.new("lost", op, self.failure and self.failure.msg or "the runner is gone",
+  local unheard = self.failure and self.failure.kind == "unsupported"
+  return errors.new(unheard and "unsupported" or "lost", op, self.failure and self.failure.msg or "the runner is gone",
     { cause = self.failure })
 end
 
@@ -42,9 +45,13 @@ local function give_up(self, err)
     return
   end
   self.failure = err
-  self.timer:close()
-  self.mux:close()
-  self.link:close()
+  -- That can come before the start is over.
+  for _, part in ipairs({ self.mux, self.timer or nil, self.first or nil }) do
+    part:close()
+  end
+  if self.link then
+    self.link:close()
+  end
   self.over.set()
 end
 
@@ -255,6 +262,16 @@ function Runner:close()
   self.over.wait()
 end
 
+-- Notices a runner to which nothing gets through: it cannot be used here.
+local function expect_answer(self)
+  self.mux:ping()
+  self.first = task.loop():timer(FIRST_ANSWER * 1000, function()
+    if self.mux:received() == 0 then
+      give_up(self, link.unheard())
+    end
+  end)
+end
+
 -- Notices a link on which nothing comes any more, and lets the runner notice.
 local function watch(self)
   local heard, silent, period = self.mux:received(), 0, link.ASK_EVERY * 1000
@@ -300,9 +317,12 @@ function runner.start(env, options)
   if not self.link then
     self.mux:close()
     return nil, err
+  elseif self.failure then
+    return nil, self.failure
   end
   self.form, self.machine = self.link.form, self.link.machine
   self.timer = watch(self)
+  expect_answer(self)
   self.link:wake()
   return self
 end

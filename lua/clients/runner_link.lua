@@ -174,10 +174,8 @@ local function converse(self, process, mark, first)
     elseif word == "send" and self.programs[rest] then
       self.form, self.kept = rest == "python" and "python" or "c", false
       local text = self.programs[rest].text
-      local sent, err = process:write(rest == "python" and text .. first or text)
-      if not sent then
-        return nil, err
-      end
+      -- Where that goes wrong, what it says next tells more.
+      process:write(rest == "python" and text .. first or text)
     elseif word == "hello" or word == "resumed" then
       return rest
     elseif word == "none" then
@@ -308,8 +306,12 @@ local function hold(self, process)
     self.process = nil
     writer:cancel()
     if failure.kind == "lost" then
-      -- How the exec ended says whether its environment is still there.
-      task.timeout(LAST_STATUS, process.wait, process)
+      -- How the exec ended says whether its environment is still there. One that has an orderly end
+      -- before the first answer has heard nothing but its end.
+      local status = task.timeout(LAST_STATUS, process.wait, process)
+      if status and status.exit == 0 and self.mux:received() == 0 then
+        failure = runner_link.unheard()
+      end
     end
     process:kill()
     process = nil
@@ -361,6 +363,13 @@ local function facts_of(self, rest)
     return nil, errors.new("protocol", "runner", "the program that was kept there has changed")
   end
   return { level = level, machine = machine }
+end
+
+---Why a runner that says hello and no more is of no use.
+---@return farcall.Error
+function runner_link.unheard()
+  return errors.new("unsupported", "runner",
+    "it says hello, but nothing that is sent arrives there")
 end
 
 -- The first link. A program that was kept over there and does not work is sent anew, once.

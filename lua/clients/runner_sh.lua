@@ -89,7 +89,8 @@ fi
 case "$python $forms " in [0-9]*" python "*)
   for python3 in python3 /usr/bin/python3; do
     [ -n "$python" ] || break
-    command -v "$python3" > /dev/null 2>&1 || continue
+    # A shell may name what it cannot start.
+    python3=$(command -v "$python3") && [ -x "$python3" ] || continue
     say send python
     exec "$python3" -c 'import os
 t = b""

@@ -19,6 +19,75 @@ local function once(notes, wanted)
   assert.same(expected, notes:count())
 end
 
+-- What every command of the host goes through, in sh.
+local EATS = 'exec sh -c "$SSH_ORIGINAL_COMMAND" < /dev/null'
+local KEEPS = 'mkfifo "$0.in" 2> /dev/null; exec sh -c "$SSH_ORIGINAL_COMMAND" <> "$0.in"'
+local HOLDS_NO_PROGRAM = [=[
+[ "$1" ] || exec unshare -m sh "$0" inside
+for dir in /tmp /var/tmp /dev/shm; do
+  mount --bind $dir $dir && mount -o remount,bind,noexec $dir || exit 1
+done
+mount --bind /dev/null "$(readlink -f /usr/bin/python3)" || exit 1
+HOME=$(dirname "$0") PATH=/usr/bin:/bin
+unset XDG_CACHE_HOME
+export HOME PATH
+exec sh -c "$SSH_ORIGINAL_COMMAND"
+]=]
+local PYTHON = 'from farcall import note, terminal\nprint(note(text="first"))\n'
+  .. 'print(terminal("cat; echo far")["output"])\n'
+
+for _, client in ipairs({ "libssh2", "openssh" }) do
+  describe("without a stream over ssh by " .. client, function()
+    local function run(forced, over, reason)
+      faults.with({}, function(engine, notes)
+        local dir = helper.scratch()
+        local server = sshd.start("ForceCommand sh " .. helper.write(dir .. "/forced", forced))
+        for round = 1, 2 do
+          local job = {
+            backend = "ssh", language = "python", script = PYTHON, options = {
+              host = "127.0.0.1", port = server.port, user = server.user, agent = false,
+              identity = { server.dir .. "/id" }, known_hosts = { server.dir .. "/known_hosts" },
+              config = "none", client = client,
+            },
+          }
+          for name, value in pairs(over) do
+            job[name] = value
+          end
+          local result, err = engine:run(job)
+          if round == 2 or not result then
+            server:stop()
+          end
+          assert(result, tostring(err))
+          faults.ended(result, { status = "success", calls = over.calls or { "note done",
+            "terminal done" }, output = over.output or "first\nfar\n\n" })
+          assert.equal("file", result.transport)
+          assert.matches(reason[round], result.transport_reason, 1, true)
+        end
+        assert.same({ first = 2 }, notes:count())
+      end)
+    end
+
+    local DEAF = { "stream: what is written to an exec's standard input does not arrive there",
+      "stream: an exec of this environment has no live standard input" }
+
+    it("goes by files where a shell eats what comes", function()
+      run(EATS, {}, DEAF)
+    end)
+
+    it("goes by files where nothing that is sent arrives", function()
+      run(KEEPS, {}, DEAF)
+    end)
+
+    it("goes by files where nothing can hold the program, and there is no Python", function()
+      local why = "stream: no directory takes a program; there is no python3"
+      run(HOLDS_NO_PROGRAM, {
+        language = "sh", script = "call note text=first\n", calls = { "note done" },
+        output = "first\n",
+      }, { why, why })
+    end)
+  end)
+end
+
 for _, client in ipairs({ "libssh2", "openssh" }) do
   describe("a lost link of a runner over ssh by " .. client, function()
     local server, link
