@@ -7,20 +7,27 @@ local fs = require("farcall.core.fs")
 local plugin = require("farcall.plugin")
 local policy = require("farcall.policy")
 local schema = require("farcall.schema")
+local stub = require("farcall.stub")
 local toolset = require("farcall.toolset")
+
+local MAX_TEMPLATE = 16 * 1024 * 1024
 
 ---@class farcall.Catalog
 ---@field private cfg farcall.Config
 ---@field private backends table<string, farcall.Backend>
----@field private templates table<string, {template: farcall.StubTemplate, version: string}>
+---@field private templates table<string, {text: string, template: farcall.StubTemplate}> by path
 ---@field private toolsets table<string, {toolset: farcall.Toolset, from: table[]}>
+---@field private stubs table the files of stubs, by toolset and template
 local catalog = {}
 catalog.__index = catalog
 
 ---@param cfg farcall.Config
 ---@return farcall.Catalog
 function catalog.new(cfg)
-  return setmetatable({ cfg = cfg, backends = {}, templates = {}, toolsets = {} }, catalog)
+  return setmetatable({
+    cfg = cfg, backends = {}, templates = {}, toolsets = {},
+    stubs = setmetatable({}, { __mode = "k" }),
+  }, catalog)
 end
 
 local function names_of(map)
@@ -209,18 +216,14 @@ local function without_version(program)
   return (program:match("[^/]*$"):gsub("[%d.]+$", ""))
 end
 
--- The template of a file, run again when the file is another one than before.
+-- The template of a file, which is run again when it has changed.
 local function load_template(self, path)
-  local stat = fs.stat(path)
-  local version = stat and ("%.17g %.17g %.17g"):format(stat.ino, stat.mtime, stat.size)
-  local known = self.templates[path]
-  if known and known.version == version then
-    return known.template
+  local kept, text = self.templates[path], fs.read(path, MAX_TEMPLATE)
+  if kept and kept.text == text then
+    return kept.template
   end
   local template, err = plugin.load("stub", path)
-  if template and version then
-    self.templates[path] = { template = template, version = version }
-  end
+  self.templates[path] = template and { text = text, template = template }
   return template, err
 end
 
@@ -335,6 +338,23 @@ function catalog:toolset(names)
   return made, err
 end
 
+---The files of the stub through which a script calls these tools.
+---@param template farcall.StubTemplate
+---@param tools farcall.Toolset
+---@return {name: string, text: string}[]? files which nobody changes
+---@return farcall.Error? err
+---@nodiscard
+function catalog:stub(template, tools)
+  local kept = self.stubs[tools] or setmetatable({}, { __mode = "k" })
+  self.stubs[tools] = kept
+  local files, err = kept[template], nil
+  if not files then
+    files, err = stub.render(template, tools, self.cfg.stub_options)
+    kept[template] = files
+  end
+  return files, err
+end
+
 -- kind -> what a file of it says of itself.
 local DESCRIBE = {
   backend = function(self, name)
@@ -357,8 +377,8 @@ local DESCRIBE = {
       idempotent = tool.idempotent,
     }, err
   end,
-  stub = function(_, name, path)
-    local template, err = plugin.load("stub", path)
+  stub = function(self, name, path)
+    local template, err = load_template(self, path)
     return template and {
       name = name, summary = template.summary or ("scripts in " .. template.language),
       extensions = template.extensions, interpreter = template.interpreter,

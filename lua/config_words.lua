@@ -26,6 +26,7 @@ config_words.LIMITS = {
   spill_bytes = { "bytes of output kept in a file", 0 },
   sessions = { "interpreters that wait for their session's next run", 1 },
   session_idle = { "seconds after which one that waits is ended", 1 },
+  journal_days = { "days after which the journal of a run is removed; 0: never", 0 },
 }
 
 local TOOL_FIELDS = {

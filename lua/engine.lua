@@ -12,10 +12,11 @@ local kernels = require("farcall.kernels")
 local oneshot = require("farcall.oneshot")
 local policy = require("farcall.policy")
 local pools = require("farcall.pools")
-local schema = require("farcall.schema")
+local runs = require("farcall.runs")
 local shell = require("farcall.shell")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
+local toolset = require("farcall.toolset")
 local watchdog = require("farcall.core.watchdog")
 
 ---@class farcall.Engine
@@ -106,7 +107,8 @@ local function check_job(job)
   return true
 end
 
-local function narrowed(names, allow)
+local function narrowed(cfg, allow)
+  local names = cfg.enabled_tools or {}
   if not allow then
     return names
   end
@@ -116,9 +118,8 @@ local function narrowed(names, allow)
   end
   for _, name in ipairs(allow) do
     if not listed[name] then
-      local near = schema.suggest(name, names)
       return nil, errors.new("usage", "allow", "no listed tool is called " .. name,
-        { hint = near and "did you mean " .. near .. "?" or nil })
+        { hint = toolset.why_not(cfg, name) })
     end
     kept[#kept + 1] = name
   end
@@ -172,12 +173,16 @@ local function prepare(self, job)
     return nil, err
   end
   local names
-  names, err = narrowed(self.cfg.enabled_tools or {}, job.allow)
+  names, err = narrowed(self.cfg, job.allow)
   if not names then
     return nil, err
   end
   run.toolset, err = self.catalog:toolset(names)
   if not run.toolset then
+    return nil, err
+  end
+  run.stub, err = self.catalog:stub(run.template, run.toolset)
+  if not run.stub then
     return nil, err
   end
   err = job.session and kernels.check(job, run.template.language)
@@ -272,6 +277,7 @@ local function settle(self, run)
   if not run.journal then
     return nil, err
   end
+  runs.prune(self.cfg.state_dir, self.cfg.limits.journal_days)
   return true
 end
 

@@ -132,9 +132,18 @@ local function check_options(options)
   return { module = module, errors = how }
 end
 
+---The files of a stub.
+---@param template farcall.StubTemplate
+---@param tools farcall.Toolset|farcall.Tool[]
+---@param options? {module?: string, errors?: "raise"|"return"}
 ---@return {name: string, text: string}[]?
 ---@return farcall.Error? err
-local function render(template, tools, checked)
+---@nodiscard
+function stub.render(template, tools, options)
+  local checked, err = check_options(options or {})
+  if not checked then
+    return nil, err
+  end
   local list = {}
   for _, tool in ipairs(list_of(tools)) do
     local told, problem = describe(tool)
@@ -157,48 +166,6 @@ local function render(template, tools, checked)
     return failure("template " .. tostring(template.language) .. ": " .. problem)
   end
   return files
-end
-
--- What has been rendered, by toolset and template: a set serves many runs.
-local rendered = setmetatable({}, { __mode = "k" })
-
--- A list of its own for who asked, who may add to it.
-local function copy_of(files)
-  local copy = {}
-  for i, file in ipairs(files) do
-    copy[i] = { name = file.name, text = file.text }
-  end
-  return copy
-end
-
----The files of a stub.
----@param template farcall.StubTemplate
----@param tools farcall.Toolset|farcall.Tool[]
----@param options? {module?: string, errors?: "raise"|"return"}
----@return {name: string, text: string}[]?
----@return farcall.Error? err
----@nodiscard
-function stub.render(template, tools, options)
-  local checked, err = check_options(options or {})
-  if not checked then
-    return nil, err
-  elseif not tools.names then
-    return render(template, tools, checked)
-  end
-  local of_tools = rendered[tools] or setmetatable({}, { __mode = "k" })
-  rendered[tools] = of_tools
-  local kept = of_tools[template]
-  local asked = checked.module .. " " .. checked.errors
-  if not kept or kept.asked ~= asked then
-    local files
-    files, err = render(template, tools, checked)
-    if not files then
-      return nil, err
-    end
-    kept = { asked = asked, files = files }
-    of_tools[template] = kept
-  end
-  return copy_of(kept.files)
 end
 
 return stub

@@ -9,7 +9,7 @@ local run = {}
 
 local MAX_SCRIPT = 16 * 1024 * 1024
 local STDOUT, STDERR = 1, 2
-local EXIT_BY_STATUS = { timeout = 124, refused = 126, interrupted = 130 }
+local EXIT_BY_STATUS = { timeout = 124, refused = 126 }
 -- As if SIGPIPE had ended the script, which it would have without farcall in between.
 local EXIT_PIPE = 141
 
@@ -28,7 +28,7 @@ Examples:
   farcall run -b box --key dev script.py             # in an environment that stays
 
 Exit code: the script's own; 2 usage; 124 timeout; 125 engine, backend or configuration; 126 refused
-by a policy; 130 interrupted.]]
+by a policy; 128 + its number when a signal interrupted it: 130 for Ctrl-C, 143 for TERM.]]
 
 function run.configure(command)
   command:usage("Usage: farcall run [OPTION]... (FILE | - | -c TEXT) [-- ARG...]")
@@ -144,7 +144,7 @@ function run.run(args, ui)
     return session.fail(ui, err)
   end
   local flags = { timeout = args.timeout, max_calls = args.max_calls }
-  return session.with_engine(args, ui, flags, function(engine)
+  return session.with_engine(args, ui, flags, function(engine, caught)
     local shown = progress.new(ui)
     local hooks = make_hooks(engine, shown, ui)
     local result
@@ -160,6 +160,9 @@ function run.run(args, ui)
       ui:out_json(result)
     else
       progress.report(ui, result)
+    end
+    if result.status == "interrupted" and caught.name then
+      return session.interrupted(caught.name)
     end
     return EXIT_BY_STATUS[result.status] or session.code_of(result)
   end)
