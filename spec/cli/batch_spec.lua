@@ -321,7 +321,7 @@ return {
       end, 60))
       running.child:kill("TERM")
       local got = cli.finish(running)
-      assert.equal(130, got.code, got.err)
+      assert.equal(143, got.code, got.err)
       assert.equal(2, sum_of(got).not_begun)
     end)
     assert.is_nil(fs.stat(home.work .. "/jobs.jsonl.results.jsonl"))
