@@ -219,3 +219,41 @@ describe("a batch over a pool of containers", function()
     assert.is_true(execs <= 4, tostring(execs))
   end)
 end)
+
+describe("a batch whose container is removed", function()
+  setup(docker.setup)
+
+  it("loses what ran there, and does the rest in another one", function()
+    local JOBS, WIDTH = 60, 4
+    local home = cli.home()
+    local jobs = {}
+    for i = 1, JOBS do
+      jobs[i] = { script = "import time\ntime.sleep(0.05)" }
+    end
+    write_jobs(home, jobs)
+    local got = task.run(function()
+      local running = home:start({
+        "batch", "jobs.jsonl", "-b", "docker", "-o", "image=farcall-spec/debian", "-j",
+        tostring(WIDTH), "--pause", "0.1", "--json",
+      })
+      local name = helper.eventually(function()
+        local text = helper.read(home.work .. "/jobs.jsonl.results.jsonl") or ""
+        local _, done = text:gsub('"state":"done"', "")
+        return done >= 10 and text:match('"environment":"([%w-]+)"')
+      end, 60)
+      docker.cli("rm -f " .. name)
+      return cli.finish(running)
+    end)
+    local sum = sum_of(got)
+    assert.equal(JOBS, sum.succeeded + sum.failed, got.out)
+    assert.is_true(sum.failed <= WIDTH, got.out)
+    assert.equal(sum.failed > 0 and 1 or 0, got.code, got.err)
+    local names, kinds = {}, 0
+    for _, line in pairs((select(2, results_of(home)))) do
+      assert.is_true(line.status == "success" or line.error_kind == "lost", line.error)
+      kinds = kinds + (names[line.environment] and 0 or 1)
+      names[line.environment] = true
+    end
+    assert.equal(2, kinds)
+  end)
+end)
