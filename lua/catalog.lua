@@ -3,21 +3,31 @@
 -- operator's, loaded when first asked for, with the configuration's options.
 
 local errors = require("farcall.errors")
+local fs = require("farcall.core.fs")
 local plugin = require("farcall.plugin")
 local policy = require("farcall.policy")
 local schema = require("farcall.schema")
+local stub = require("farcall.stub")
 local toolset = require("farcall.toolset")
+
+local MAX_TEMPLATE = 16 * 1024 * 1024
 
 ---@class farcall.Catalog
 ---@field private cfg farcall.Config
 ---@field private backends table<string, farcall.Backend>
+---@field private templates table<string, {text: string, template: farcall.StubTemplate}> by path
+---@field private toolsets table<string, {toolset: farcall.Toolset, from: table[]}>
+---@field private stubs table the files of stubs, by toolset and template
 local catalog = {}
 catalog.__index = catalog
 
 ---@param cfg farcall.Config
 ---@return farcall.Catalog
 function catalog.new(cfg)
-  return setmetatable({ cfg = cfg, backends = {} }, catalog)
+  return setmetatable({
+    cfg = cfg, backends = {}, templates = {}, toolsets = {},
+    stubs = setmetatable({}, { __mode = "k" }),
+  }, catalog)
 end
 
 local function names_of(map)
@@ -206,10 +216,21 @@ local function without_version(program)
   return (program:match("[^/]*$"):gsub("[%d.]+$", ""))
 end
 
+-- The template of a file, which is run again when it has changed.
+local function load_template(self, path)
+  local kept, text = self.templates[path], fs.read(path, MAX_TEMPLATE)
+  if kept and kept.text == text then
+    return kept.template
+  end
+  local template, err = plugin.load("stub", path)
+  self.templates[path] = template and { text = text, template = template }
+  return template, err
+end
+
 -- The first template of which fits(template) is true.
 local function find_template(self, fits)
   for _, entry in ipairs(plugin.all("stub", self.cfg.stub_path)) do
-    local template, err = plugin.load("stub", entry.path)
+    local template, err = load_template(self, entry.path)
     if not template then
       return nil, err
     end
@@ -272,16 +293,60 @@ function catalog:template(job)
     err.hint = err.hint or "`farcall stubs` lists what there is"
     return nil, err
   end
-  return plugin.load("stub", path)
+  return load_template(self, path)
 end
 
----The tools of these names.
+-- Whether the tools of a set are what they were when it was made.
+local function is_current(self, known, names)
+  for i, name in ipairs(names) do
+    if self.cfg.tools[name] ~= known.from[i] then
+      return false
+    end
+  end
+  return true
+end
+
+---The tools of these names. One set serves many runs, unless its tools may come out of files, which
+---may change.
 ---@param names string[]
 ---@return farcall.Toolset?
 ---@return farcall.Error? err
 ---@nodiscard
 function catalog:toolset(names)
-  return toolset.new({ cfg = self.cfg, names = names })
+  if #(self.cfg.tool_path or {}) > 0 then
+    return toolset.new({ cfg = self.cfg, names = names })
+  end
+  local key = table.concat(names, "\0")
+  local known = self.toolsets[key]
+  if known and is_current(self, known, names) then
+    return known.toolset
+  end
+  local made, err = toolset.new({ cfg = self.cfg, names = names })
+  if made then
+    known = { toolset = made, from = {} }
+    for i, name in ipairs(names) do
+      known.from[i] = self.cfg.tools[name] or nil
+    end
+    self.toolsets[key] = known
+  end
+  return made, err
+end
+
+---The files of the stub through which a script calls these tools.
+---@param template farcall.StubTemplate
+---@param tools farcall.Toolset
+---@return {name: string, text: string}[]? files which nobody changes
+---@return farcall.Error? err
+---@nodiscard
+function catalog:stub(template, tools)
+  local kept = self.stubs[tools] or setmetatable({}, { __mode = "k" })
+  self.stubs[tools] = kept
+  local files, err = kept[template], nil
+  if not files then
+    files, err = stub.render(template, tools, self.cfg.stub_options)
+    kept[template] = files
+  end
+  return files, err
 end
 
 -- kind -> what a file of it says of itself.
@@ -306,8 +371,8 @@ local DESCRIBE = {
       idempotent = tool.idempotent,
     }, err
   end,
-  stub = function(_, name, path)
-    local template, err = plugin.load("stub", path)
+  stub = function(self, name, path)
+    local template, err = load_template(self, path)
     return template and {
       name = name, summary = template.summary or ("scripts in " .. template.language),
       extensions = template.extensions, interpreter = template.interpreter,

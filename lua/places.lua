@@ -142,4 +142,16 @@ function places.runners(environ)
   return set ~= "" and set or companion({ "runner", "../lib/farcall/runner" })
 end
 
+-- What a processor is called by LuaJIT, and by uname.
+local MACHINES = { x64 = "x86_64", arm64 = "aarch64" }
+
+---The static runner for this machine.
+---@param dir? string directory with the programs of runners
+---@return string? path nil when there is none
+function places.runner(dir)
+  local machine = MACHINES[jit.arch]
+  local path = dir and machine and dir .. "/farcall-runner-" .. machine
+  return path and fs.stat(path) and path or nil
+end
+
 return places

@@ -22,6 +22,7 @@ local CAPS = {
 ---@field inner farcall.Env as its backend opened it, under its guard if it needs one
 ---@field raw farcall.Env as its backend opened it
 ---@field bare? farcall.Env its execs without a guard, where it has one
+---@field private passed table<string, string> variables for all that is started
 ---@field private runner? farcall.Runner
 ---@field private coming? table the event of a runner that is being brought
 local Resident = {}
@@ -72,11 +73,30 @@ local function start_inside(self, spec)
   return process and hold(self, process), err
 end
 
+-- What is let through, under what this one sets.
+local function with_passed(self, spec)
+  if not next(self.passed) then
+    return spec
+  end
+  local full, variables = {}, {}
+  for key, value in pairs(spec) do
+    full[key] = value
+  end
+  for _, source in ipairs({ self.passed, spec.env or {} }) do
+    for name, value in pairs(source) do
+      variables[name] = value
+    end
+  end
+  full.env = variables
+  return full
+end
+
 ---@async
 ---@param spec farcall.StartSpec
 ---@return farcall.Process?
 ---@return farcall.Error? err
 function Resident:start(spec)
+  spec = with_passed(self, spec)
   -- What has a life of its own is watched by files of the environment: see transports/file.lua.
   if spec.life or not self:has_runner() then
     return self.inner:start(spec)
@@ -116,8 +136,9 @@ function Resident:bring()
   if err then
     return nil, err
   end
-  if not self.coming then
-    local coming = task.event()
+  local coming = self.coming
+  if not coming then
+    coming = task.event()
     self.coming = coming
     -- In a task of its own: it is for all who ask, and whoever came first may give up.
     task.spawn(function()
@@ -138,7 +159,8 @@ function Resident:bring()
         or errors.new("internal", "runner", tostring(one))) or failure)
     end)
   end
-  return self.coming.wait()
+  -- Not self.coming: what fails at once is over by now.
+  return coming.wait()
 end
 
 function Resident:alive()
@@ -172,7 +194,7 @@ function resident.wrap(inner, raw, options)
     inner = inner, raw = raw, bare = inner.bare, caps = inner.caps, name = inner.name,
     cwd = inner.cwd,
     shell = raw.shell or "sh", tree = raw.tree or TREE, grace = raw.grace or GRACE,
-    link_grace = raw.link_grace or 0, runners = options,
+    link_grace = raw.link_grace or 0, runners = options, passed = raw.passed or {},
     running = setmetatable({}, { __mode = "k" }),
   }, Resident)
   for _, name in ipairs({ "get", "put" }) do

@@ -32,10 +32,16 @@ static int open_socket(const char *path) {
   return fd;
 }
 
-// All that the socket has, to standard output. The end is 0, a failure -1.
-static ssize_t answer(int fd) {
+// What the socket has, to standard output; of a line that is waited for, no more than that. The end
+// is 0, a failure -1.
+static ssize_t answer(int fd, bool *line) {
   static char answers[65536];
   ssize_t size = recv(fd, answers, sizeof answers, 0);
+  const char *end = *line && size > 0 ? memchr(answers, '\n', (size_t)size) : NULL;
+  if (end != NULL) {
+    *line = false;
+    size = end + 1 - answers;
+  }
   for (ssize_t at = 0; at < size;) {
     ssize_t written = write(STDOUT_FILENO, answers + at, (size_t)(size - at));
     if (written < 0 && errno != EINTR) {
@@ -43,10 +49,10 @@ static ssize_t answer(int fd) {
     }
     at += written > 0 ? written : 0;
   }
-  return size;
+  return end != NULL ? 0 : size;
 }
 
-int connect_main(const char *path) {
+int connect_main(const char *path, bool line) {
   int fd = open_socket(path);
   if (fd < 0) {
     return fail(path);
@@ -59,8 +65,11 @@ int connect_main(const char *path) {
       return fail(path);
     }
     if ((fds[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
-      ssize_t got = answer(fd);
-      if (got <= 0) {
+      ssize_t got = answer(fd, &line);
+      if (got == 0 && line) {
+        errno = ECONNRESET;
+        return fail(path);
+      } else if (got <= 0) {
         return got == 0 ? 0 : fail(path);
       }
     }
@@ -70,7 +79,9 @@ int connect_main(const char *path) {
       if (size <= 0) {
         size = 0;
         input = -1;
-        shutdown(fd, SHUT_WR);
+        if (!line) {
+          shutdown(fd, SHUT_WR);
+        }
       }
     }
     if (at < size) {

@@ -99,7 +99,7 @@ static void on_connection(void *data, uint32_t events) {
   int size = snprintf(request, sizeof request, "accepted%c%u%c%ld%c%lu", 0,
                       (unsigned)mux_channel_id(listener->port.channel), 0, (long)pid, 0,
                       (unsigned long)uid);
-  struct mux_channel *channel;
+  struct mux_channel *channel = NULL;
   if (mux_open(runner->mux, request, (size_t)size + 1, &channel) != 0) {
     close(fd);
     return;

@@ -28,7 +28,10 @@ static int choose(int argc, char **argv) {
     return attach_main(argv[2], argv[3]);
   }
   if (strcmp(verb, "connect") == 0 && argc == 3) {
-    return connect_main(argv[2]);
+    return connect_main(argv[2], false);
+  }
+  if (strcmp(verb, "ask") == 0 && argc == 3) {
+    return connect_main(argv[2], true);
   }
   if (strcmp(verb, "version") == 0 && argc == 2) {
     puts("1");
@@ -43,6 +46,7 @@ int main(int argc, char **argv) {
     fputs("usage: farcall-runner serve MARK GRACE_MS [DIR]\n"
           "       farcall-runner attach MARK DIR\n"
           "       farcall-runner connect PATH\n"
+          "       farcall-runner ask PATH\n"
           "       farcall-runner version\n",
           stderr);
     return 2;

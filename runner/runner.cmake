@@ -2,11 +2,11 @@
 # name of the machine as `uname -m` says it. Static, of one file, small, because it is sent; with
 # musl, as the supervisor. For the other machine where its compiler and musl are there.
 set(RUNNER_SOURCES
-  attach cgroup connect directory door exec files link listen main port relay remove serve spawn
-  start supervisor tree watch words)
+  attach cgroup connect directory door exec files link listen main port program relay remove serve
+  spawn start supervisor tree watch words)
 list(TRANSFORM RUNNER_SOURCES PREPEND ${CMAKE_SOURCE_DIR}/runner/)
 list(APPEND RUNNER_SOURCES ${CMAKE_SOURCE_DIR}/core/buf ${CMAKE_SOURCE_DIR}/core/mux
-  ${CMAKE_SOURCE_DIR}/core/mux_in ${CMAKE_SOURCE_DIR}/core/mux_out)
+  ${CMAKE_SOURCE_DIR}/core/mux_in ${CMAKE_SOURCE_DIR}/core/mux_out ${CMAKE_SOURCE_DIR}/core/sha256)
 list(TRANSFORM RUNNER_SOURCES APPEND .c)
 file(GLOB RUNNER_HEADERS ${CMAKE_SOURCE_DIR}/runner/*.h ${CMAKE_SOURCE_DIR}/core/*.h)
 set(RUNNER_DIR ${CMAKE_BINARY_DIR}/runner)
@@ -17,7 +17,7 @@ set(RUNNER_PROGRAMS "")
 function(runner_program machine)
   set(program ${RUNNER_DIR}/farcall-runner-${machine})
   add_custom_command(OUTPUT ${program}
-    COMMAND ${ARGN} -std=c11 -D_GNU_SOURCE -Os -Wall -Wextra -I${CMAKE_SOURCE_DIR}/core
+    COMMAND ${ARGN} -std=c11 -D_GNU_SOURCE -Os -flto -Wall -Wextra -I${CMAKE_SOURCE_DIR}/core
             -fno-pie -no-pie -fno-asynchronous-unwind-tables -fno-unwind-tables -ffunction-sections
             -static -s -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,-z,norelro -o ${program} ${RUNNER_SOURCES}
     DEPENDS ${RUNNER_SOURCES} ${RUNNER_HEADERS} VERBATIM)

@@ -14,7 +14,7 @@
 #       t += p
 #   exec(compile(t.split(b"\f")[0], "farcall-runner", "exec"))' serve MARK GRACE_MS [DIR]
 #
-# or `attach MARK DIR`, or `connect PATH`. Compiling all of it takes as long as starting the interpreter, so it has
+# or `attach MARK DIR`, or `connect PATH`. Compiling all of it takes as long as starting Python, so it has
 # pages: the first says hello, each other one is compiled when it is needed or when nothing is to be
 # done. Imported is only what is built in or costs nothing: a script waits for this, and it may
 # become of it. With the option --python an exec is no new interpreter but goes on in this one.
@@ -715,7 +715,7 @@ class Runner:
         self.coerced = is_coerced()
         self.token = Token(self.grace)
         self.take_link(link)
-        link.say("\n{} hello 1 {} {} ? {}\n".format(
+        link.say("\n{} hello 1 {} {} ? {} -\n".format(
             self.mark, os.getpid(), os.geteuid(), os.uname().machine))
         # While the engine answers.
         set_dumpable(0)

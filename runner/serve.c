@@ -20,6 +20,7 @@
 #include "link.h"
 #include "listen.h"
 #include "port.h"
+#include "program.h"
 #include "spawn.h"
 #include "words.h"
 
@@ -312,10 +313,12 @@ static int open_mux(struct serve *serve) {
 
 static int say_hello(const struct serve *serve) {
   struct utsname name;
+  char hash[SHA256_HEX_SIZE + 1];
   char line[256];
   uname(&name);
-  snprintf(line, sizeof line, "\n%s hello %d %ld %lu ? %s\n", serve->options->mark, WIRE_VERSION,
-           (long)getpid(), (unsigned long)geteuid(), name.machine);
+  program_hash(hash);
+  snprintf(line, sizeof line, "\n%s hello %d %ld %lu ? %s %s\n", serve->options->mark, WIRE_VERSION,
+           (long)getpid(), (unsigned long)geteuid(), name.machine, hash);
   return link_say(&serve->link, line);
 }
 
@@ -362,6 +365,7 @@ int serve_main(const struct serve_options *options) {
   serve.deadline = INT64_MAX;
   watch_init(&serve.peer, -1, on_peer, &serve);
   spawn_prepare();
+  program_announce();
   int output = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3); // to tell of failures
   int code = watches_open(&serve.runner.watches);
   const char *stage = "poll";

@@ -155,10 +155,38 @@ describe("catalog", function()
     end
     assert.equal("python", all:template({ filename = "a.py", script = "#!/bin/otter" }).language)
     assert.equal("other", all:template({ filename = "a.ot", script = "#!/bin/python" }).language)
-    for _, line in ipairs({ "#!/bin/node", "#!", "#!/usr/bin/env", "#!/usr/bin/env -S A=1" }) do
+    for _, line in ipairs({ "#!/bin/perl", "#!", "#!/usr/bin/env", "#!/usr/bin/env -S A=1" }) do
       local template, err = all:template({ filename = "script", script = line })
       assert.is_nil(template)
       assert.equal("usage", err.kind)
+    end
+  end)
+
+  it("keeps a template until its file changes", function()
+    local path = helper.scratch() .. "/other.lua"
+    local text = [[return { language = "other", extensions = { "ot" }, interpreter = { "otter" },
+      render = function() return { { name = "a.ot", text = "%d" } } end }]]
+    local all = new({ stub_path = { path:match("^(.*)/") } })
+    local tools = assert(all:toolset({ "terminal" }))
+    assert.equal(tools, all:toolset({ "terminal" }))
+    local function rendered()
+      return all:stub(assert(all:template({ language = "other", script = "x" })), tools)
+    end
+    helper.write(path, text:format(1))
+    local first = rendered()
+    assert.equal("1", first[1].text)
+    assert.equal(first, rendered())
+    helper.write(path, text:format(2))
+    assert.equal("2", rendered()[1].text)
+  end)
+
+  it("reads an operator's tool for each run", function()
+    local dir = helper.scratch()
+    local all = new({ tool_path = { dir } })
+    for _, summary in ipairs({ "one", "two" }) do
+      helper.write(dir .. "/mine.lua", ([[return { name = "mine", summary = "%s",
+        handler = function() end }]]):format(summary))
+      assert.equal(summary, assert(all:toolset({ "mine" })):get("mine").summary)
     end
   end)
 

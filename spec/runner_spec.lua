@@ -7,6 +7,7 @@ local helper = require("spec.helper")
 local marked = require("spec.support.marked")
 local proc = require("farcall.core.proc")
 local runner_link = require("spec.support.runner_link")
+local sha256 = require("farcall.core.sha256")
 local sock = require("farcall.core.sock")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
@@ -66,11 +67,13 @@ for _, form in ipairs(FORMS) do
   describe("runner, " .. form[1], function()
     it("says who it is", helper.task(function()
       local link = start()
-      local version, pid, uid, level, name =
-        link.hello:match("^hello (%d) (%d+) (%d+) (%S+) (%S+)$")
+      local version, pid, uid, level, name, hash =
+        link.hello:match("^hello (%d) (%d+) (%d+) (%S+) (%S+) (%S+)$")
       assert.same({ "1", link.runner:pid(), system.uid(), machine() },
         { version, tonumber(pid), tonumber(uid), name })
       assert.is_truthy(("pidns cgroup subreaper group ?"):find(level, 1, true))
+      local program = argv[#argv]
+      assert.equal(form[1] == "static" and sha256.hex(helper.read(program)) or "-", hash)
       link:close()
       assert.same({ how = "exit", number = 0 }, link.runner_ended)
     end))
@@ -652,6 +655,63 @@ time.sleep(1000)]]):format(link.dir, i) }, stdout = "pipe", stdin = "null",
       peer:close()
       listener:close()
     end))
+
+    if form[1] == "static" then
+      it("asks a socket, a line for a line", helper.task(function()
+        local dir = helper.scratch()
+        local line = ("x"):rep(200000)
+        local replies = { line .. "\nmore", line }
+        local held = {}
+        local listener = assert(sock.listen(task.loop(), dir .. "/socket", {}, function(io)
+          held[#held + 1] = io
+          io:on_readable(function()
+            local asked = io:readline(100)
+            if asked then
+              assert.equal("question", asked)
+              io:on_readable(nil)
+              io:write(table.remove(replies, 1))
+              -- The second one ends without its line's end.
+              if #replies == 0 then
+                io:finish()
+              end
+            end
+          end)
+        end))
+        for _, expected in ipairs({ { 0, line .. "\n" }, { 1, line } }) do
+          local words = { unpack(argv) }
+          words[#words + 1] = "ask"
+          words[#words + 1] = dir .. "/socket"
+          local child = assert(proc.spawn(task.loop(), {
+            argv = words, stdin = "pipe", stdout = "pipe",
+          }))
+          local code
+          child:on_exit(function(_, number)
+            code = number
+          end)
+          child:stdin():write("question\n")
+          child:stdin():finish()
+          local sink = runner_link.sink(child:stdout())
+          assert(helper.eventually(function()
+            return sink.ended and code
+          end))
+          assert.same({ expected[1], #expected[2] }, { code, #sink.text() })
+          assert.is_true(sink.text() == expected[2])
+          child:close()
+        end
+        for _, io in ipairs(held) do
+          io:close()
+        end
+        listener:close()
+      end))
+
+      it("tells what it starts where it is", helper.task(function()
+        local link = start()
+        local run = link:exec('printf %s "$FARCALL_RUNNER"')
+        assert.equal("exited 0;gone;", run:finish())
+        assert.equal(fs.realpath(argv[#argv]), run.out.text())
+        link:close()
+      end))
+    end
 
     it("says how it is to be called", helper.task(function()
       for _, words in ipairs({ "", "serve", "serve short 0", "serve " .. ("a"):rep(32) .. " x",

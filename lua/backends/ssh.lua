@@ -6,6 +6,7 @@ local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
 local openssh = require("farcall.clients.openssh")
 local past_noise = require("farcall.clients.past_noise")
+local scrub = require("farcall.scrub")
 local ssh_config = require("farcall.clients.ssh_config")
 local ssh_session = require("farcall.clients.ssh_session")
 
@@ -218,7 +219,7 @@ function backend.open(options, ctx)
   caps.max_command = (session.max_command or ssh_session.max_command) - mark.overhead
   return setmetatable({
     name = planned.user .. "@" .. options.host, session = session, mark = mark, caps = caps,
-    cwd = options.cwd, link_grace = options.link_grace,
+    cwd = options.cwd, link_grace = options.link_grace, passed = scrub.passed(ctx),
   }, Env)
 end
 

@@ -121,9 +121,10 @@ function repl.run(args, ui)
     prompting = system.isatty(0) and ui.terminal and not ui.quiet,
     job = { session = args.session, backend = args.backend, options = options },
   }
-  local function on_signal(engine, name)
+  -- True when the statement, or what has been typed of it, is what ends.
+  local function interrupt(engine, name)
     if name ~= "INT" then
-      return false
+      return engine:interrupt(name)
     elseif state.busy then
       -- The second time it is for farcall.
       local first = not state.interrupted
@@ -140,7 +141,7 @@ function repl.run(args, ui)
   return session.with_engine(args, ui, flags, function(engine)
     state.hooks = make_hooks(engine, state, ui)
     return converse(engine, state, ui)
-  end, on_signal)
+  end, interrupt)
 end
 
 return repl

@@ -5,6 +5,7 @@
 local errors = require("farcall.errors")
 local far = require("farcall.clients.runner_sh")
 local fs = require("farcall.core.fs")
+local places = require("farcall.places")
 local sha256 = require("farcall.core.sha256")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
@@ -58,7 +59,8 @@ local function programs_of(dir)
   end
   local names, message, code = fs.list(dir)
   if not names then
-    return nil, errors.wrap("directory " .. dir, message, code)
+    return nil, errors.new("unsupported", "runner", "its programs cannot be read: " .. message,
+      { code = code, hint = "build or install farcall whole, or set FARCALL_RUNNERS" })
   end
   local programs = {}
   for _, name in ipairs(names) do
@@ -72,23 +74,22 @@ local function programs_of(dir)
   return programs
 end
 
--- What a processor is called by LuaJIT, and by uname.
-local MACHINES = { x64 = "x86_64", arm64 = "aarch64" }
+-- runner.py becomes what runs, as where it has come in by standard input.
+local PYTHON_HERE = 'import sys\nt = open(sys.argv.pop(1), "rb").read()\n'
+  .. 'exec(compile(t.split(b"\\f")[0], "farcall-runner", "exec"))'
 
 -- On this machine the programs can be started where they are.
 local function words_here(self, verb, mark)
   local grace = ("%d"):format(self.options.grace * 1000)
   for _, form in ipairs(self.options.forms) do
-    local machine = form == "c" and MACHINES[jit.arch] or form
-    if self.programs[machine] then
+    local path = form == "c" and places.runner(self.options.dir) or nil
+    if form == "python" and self.programs.python then
+      path = self.options.dir .. "/runner.py"
+    end
+    if path then
       self.form = form
-      local path = self.options.dir .. "/" .. (form == "c" and "farcall-runner-" .. machine
-        or "runner.py")
       local words = { path, verb, mark, verb == "serve" and grace or nil }
-      if form == "python" then
-        table.insert(words, 1, "python3")
-      end
-      return words
+      return form == "python" and { "python3", "-c", PYTHON_HERE, unpack(words) } or words
     end
   end
   return nil
@@ -101,7 +102,7 @@ local function words_of(self, verb, mark)
   end
   words = {
     "sh", "-c", far.BRING, "sh", mark, verb, ("%d"):format(self.options.grace * 1000),
-    table.concat(self.options.forms, " "), self.word,
+    table.concat(self.options.forms, " ") .. (self.anew and " new" or ""), self.word,
   }
   for machine, program in pairs(self.programs) do
     words[#words + 1] = machine
@@ -155,8 +156,10 @@ local function converse(self, process, mark)
         said ~= "" and said or "the exec ended before it said anything")
     end
     local word, rest = line:match("^(%l+) ?(.*)$")
-    if word == "send" and self.programs[rest] then
-      self.form = rest == "python" and "python" or "c"
+    if word == "kept" then
+      self.kept = true
+    elseif word == "send" and self.programs[rest] then
+      self.form, self.kept = rest == "python" and "python" or "c", false
       local sent, err = process:write(self.programs[rest].text)
       if not sent then
         return nil, err
@@ -176,7 +179,7 @@ end
 ---@async
 local function bring(self, verb, seconds)
   local mark = hex(16)
-  self.held, self.said = "", ""
+  self.held, self.said, self.kept = "", "", false
   local process, err = self.env:start({ argv = words_of(self, verb, mark), stdin = "pipe" })
   if not process then
     return nil, err
@@ -318,6 +321,39 @@ function Link:close()
   end
 end
 
+-- What a hello says; nil when the program that was kept over there is not the one that was sent.
+local function facts_of(self, rest)
+  local version, level, machine, hash = rest:match("^(%d+) %d+ %d+ (%S+) (%S+) (%S+)$")
+  if version ~= WIRE_VERSION then
+    return nil, errors.new("protocol", "runner",
+      ("it speaks version %s of the wire, not %s"):format(tostring(version), WIRE_VERSION))
+  end
+  local program = self.programs[machine]
+  if self.kept and not (program and program.hash == hash) then
+    return nil, errors.new("protocol", "runner", "the program that was kept there has changed")
+  end
+  return { level = level, machine = machine }
+end
+
+-- The first link. A program that was kept over there and does not work is sent anew, once.
+---@async
+local function begin(self)
+  local process, rest = bring(self, "serve", HELLO_TIMEOUT)
+  local facts, err
+  if process then
+    facts, err = facts_of(self, rest)
+    if facts then
+      return process, facts
+    end
+    task.shield(process.kill, process)
+  end
+  if self.kept and not self.anew then
+    self.anew = true
+    return begin(self)
+  end
+  return nil, err or rest
+end
+
 ---@async
 ---@param env farcall.Env
 ---@param options farcall.runner_link.Options
@@ -336,17 +372,11 @@ function runner_link.open(env, options, mux, on_lost)
   if not self.programs then
     return nil, err
   end
-  local process, rest = bring(self, "serve", HELLO_TIMEOUT)
+  local process, facts = begin(self)
   if not process then
-    return nil, rest
+    return nil, facts
   end
-  local version, level, machine = rest:match("^(%d+) %d+ %d+ (%S+) (%S+)$")
-  if version ~= WIRE_VERSION then
-    task.shield(process.kill, process)
-    return nil, errors.new("protocol", "runner",
-      ("it speaks version %s of the wire, not %s"):format(tostring(version), WIRE_VERSION))
-  end
-  self.level, self.machine = level, machine
+  self.level, self.machine = facts.level, facts.machine
   process:write(self.token .. "\n")
   self.holder = task.spawn(hold, self, process)
   return self

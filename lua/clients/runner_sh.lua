@@ -6,13 +6,15 @@
 local far = {}
 
 -- $1 mark, $2 "serve" or "attach" (to one that has lost its link), $3 grace in milliseconds, $4 the
--- forms that are wanted ("c python"), $5 word in the name of the directory in which a runner with a
--- grace waits for a new link, then machine, size and SHA-256 of each program, "python" and size.
--- Says: send MACHINE, send python, none WORDS; then the runner itself speaks.
+-- forms that are wanted ("c python"; "new" too when what is kept is no good), $5 word in the name
+-- of the directory in which a runner with a grace waits for a new link, then machine, size and
+-- SHA-256 of each program, "python" and size.
+-- Says: kept, send MACHINE, send python, none WORDS; then the runner itself speaks.
 --
--- The program is kept in a directory of the user's own, under its hash, and checked each time that
--- it is found: whoever else can write there can be us already. Some places cannot hold a program
--- (noexec), which only running it tells.
+-- The program is kept in a directory of the user's own, under its hash, which is checked when it
+-- arrives and said by the program itself when it was kept: a sha256sum at each start would cost
+-- more than the runner's own start. Some places cannot hold a program (noexec), which only running
+-- it tells.
 far.BRING = [=[
 mark=$1 verb=$2 grace=$3 forms=$4 link=${TMPDIR:-/tmp}/farcall-link-$5
 shift 5
@@ -27,9 +29,13 @@ attach*) rest="attach $mark" ;;
 serve0) rest="serve $mark 0" link= ;;
 *) rest="serve $mark $grace" ;;
 esac
+kept=yes
+case " $forms " in *" new "*) kept= ;; esac
 machine= size= sum= python= why='the static runner is not wanted'
 case " $forms " in *" c "*)
-  machine=$(uname -m) why="there is no runner for $machine"
+  # A file that there is on newer kernels is read without a process.
+  read -r machine 2> /dev/null < /proc/sys/kernel/arch || machine=$(uname -m)
+  why="there is no runner for $machine"
 esac
 while [ $# -gt 0 ]; do
   case $1 in
@@ -50,7 +56,8 @@ if [ -n "$size" ]; then
     file=$dir/runner-$want
     [ -d "$dir" ] || mkdir -p "$dir" 2> /dev/null
     [ -d "$dir" ] && [ ! -L "$dir" ] && [ -O "$dir" ] && [ -w "$dir" ] || continue
-    if [ -x "$file" ] && hash_of "$file" && [ "$sum" = "$want" ]; then
+    if [ -x "$file" ] && [ -s "$file" ] && [ "$kept" ]; then
+      say kept
       exec "$file" $rest ${link:+"$link"}
     fi
     new=$file.$$
@@ -63,13 +70,9 @@ if [ -n "$size" ]; then
       rm -f "$sent"
       sent=$new
     fi 2> /dev/null
-    if [ "$(wc -c < "$new")" -ne "$size" ]; then
-      why='a directory was full' sent=
-      rm -f "$new"
-      break
-    fi
-    if hash_of "$new" && [ "$sum" != "$want" ]; then
-      why='it did not arrive as it was sent' sent=
+    if hash_of "$new"; then arrived=$sum whole=$want; else arrived=$(wc -c < "$new") whole=$size; fi
+    if [ "$arrived" != "$whole" ]; then
+      why='it did not arrive whole: a directory may be full' sent=
       rm -f "$new"
       break
     fi
@@ -80,8 +83,9 @@ if [ -n "$size" ]; then
   done
   [ -z "$sent" ] || rm -f "$sent"
 fi
-case " $forms " in *" python "*)
+case "$python $forms " in [0-9]*" python "*)
   for python3 in python3 /usr/bin/python3; do
+    [ -n "$python" ] || break
     command -v "$python3" > /dev/null 2>&1 || continue
     say send python
     exec "$python3" -c 'import os
@@ -93,7 +97,7 @@ while len(t) < '"$python"':
     t += p
 exec(compile(t.split(b"\f")[0], "farcall-runner", "exec"))' $rest ${link:+"$link"}
   done
-  why="$why; there is no python3"
+  if [ -n "$python" ]; then why="$why; there is no python3"; fi
 esac
 say none "$why"
 ]=]

@@ -62,6 +62,13 @@
 ---@field name? string
 ---@field caps farcall.Caps
 ---@field cwd? string where commands start unless told otherwise
+---@field shell? string for command lines; sh unless set
+---@field tree? string how a runner is to hold process trees; "subreaper" unless set
+---@field grace? number seconds between TERM and KILL; 2 unless set
+---@field link_grace? number seconds that a runner waits for another link when its own breaks; 0
+---unless set: it ends with its link
+---@field passed? table<string, string> variables that the engine is to set for all that it starts,
+---where ctx.passthrough is not looked after in open()
 local Env = {}
 
 ---Starts one process.

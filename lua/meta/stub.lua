@@ -12,8 +12,9 @@
 ---farcall.stub.File[]?, string?
 ---@field launch? fun(dir: string, script: string): string[] the interpreter's arguments before the
 ---script's own; the path of the script when absent
----@field transports? table<string, true> those that the stub speaks ("uds",
----"stream", "file"); all when absent. For the stub uds and stream are the same
+---@field transports? table<string, true|"program"> those that the stub speaks ("uds", "stream",
+---"file"); all when absent. For the stub uds and stream are the same: a socket; with "program" it
+---has no sockets of its own, and reaches that through the program that $FARCALL_RUNNER names
 ---@field environment? fun(dir: string): table<string, string> variables for the script, given its
 ---private directory, in which the files are
 

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The shell stub, for POSIX sh and bash: tools are called with the command `call`. It needs awk, od
--- and mkfifo of the environment, no Python. Calls travel by files: sh has no sockets.
+-- and mkfifo of the environment, no Python. sh has no sockets: farcall-runner joins it with that of
+-- the run where it is, else calls travel by files.
 
 local RUNTIME = [=[
 # The command `call` for scripts of a farcall run; starts the script that is named first.
@@ -59,6 +60,13 @@ call() (
   umask 077
   cd "$FARCALL_RUN_DIR" || { echo 'call: this is not inside a farcall run' >&2; exit 1; }
   read -r token < token
+  if [ ! -d c ]; then
+    printf '{"id":1,"tool":%s,"args":%s,"token":"%s"}\n' "$(farcall_quote "$tool")" "$args" \
+      "$token" |
+      "$FARCALL_RUNNER" ask socket |
+      LC_ALL=C awk -v tool="$tool" -v field="$farcall_field" -f farcall.awk
+    exit
+  fi
   # shellcheck disable=SC2046
   set -- $(od -An -N6 -tu2 /dev/urandom)
   id=$(($1 * 4294967296 + $2 * 65536 + $3))
@@ -158,6 +166,7 @@ function member(json, wanted, size, key) {
   return ""
 }
 {
+  answered = 1
   if (match($0, /^[{]"id":[0-9]+,"result":/)) {
     value = substr($0, RLENGTH + 1, length($0) - RLENGTH - 1)
     if (field != "") {
@@ -177,6 +186,13 @@ function member(json, wanted, size, key) {
   print ("call: " tool ": " message " [" text(member(value, "kind")) "]") > "/dev/stderr"
   exit 1
 }
+END {
+  if (!answered) {
+    print ("call: " tool ": the engine has gone; the call may have been made [unknown]") \
+      > "/dev/stderr"
+    exit 1
+  }
+}
 ]=]
 
 ---@type farcall.StubTemplate
@@ -185,7 +201,7 @@ return {
   summary = "A command, call, for scripts in sh and bash; needs no Python in the environment.",
   extensions = { "sh", "bash" },
   interpreter = { "bash", "sh" },
-  transports = { file = true },
+  transports = { uds = "program", stream = "program", file = true },
   launch = function(dir, script)
     return { dir .. "/farcall.sh", script }
   end,

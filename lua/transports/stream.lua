@@ -89,6 +89,9 @@ function stream.open(spec)
   local one, err = spec.env:bring()
   if not one then
     return nil, err
+  elseif spec.needs_program and one.form ~= "c" then
+    return nil, errors.new("unsupported", "transport stream", "only the static runner, which cannot"
+      .. " run there, has the program through which such a script calls")
   end
   local self = setmetatable({
     name = "stream", spec = spec, execs = fresh and 1 or 0, runner = one.form,

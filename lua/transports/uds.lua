@@ -37,12 +37,12 @@ function Connection:send(reply)
   if self.closed then
     return false
   end
-  local text, problem = json.encode(reply)
+  local text, problem = wire.text(reply.id, reply)
   if not text then
     problem = "the result cannot be sent: " .. problem
-    text = assert(json.encode(wire.failure(reply.id, "failed", problem)))
+    text = assert(wire.text(reply.id, wire.failure(reply.id, "failed", problem)))
   end
-  local pending = self.io:write(text .. "\n")
+  local pending = self.io:write(text)
   if not pending then
     self:close()
     return false
@@ -288,12 +288,13 @@ end
 ---@async
 ---@param spec farcall.transport.Spec
 ---@param dir string of the run
+---@param program? string path of the program `farcall-runner` there, for stubs that connect by it
 ---@return farcall.Process?
 ---@return farcall.Error? err
-function uds.start(spec, dir)
+function uds.start(spec, dir, program)
   local failure
   local variables = spec.variables(dir)
-  variables.FARCALL_RUN_DIR = dir
+  variables.FARCALL_RUN_DIR, variables.FARCALL_RUNNER = dir, program
   for _, interpreter in ipairs(spec.interpreter) do
     local argv = { interpreter }
     for _, word in ipairs(spec.words(dir, dir .. "/" .. spec.script)) do
@@ -317,7 +318,7 @@ end
 ---@return farcall.Process?
 ---@return farcall.Error? err
 function Session:start()
-  return uds.start(self.spec, self.dir)
+  return uds.start(self.spec, self.dir, self.spec.program)
 end
 
 ---Removes what the run had here. Idempotent; after the script's process has been killed.

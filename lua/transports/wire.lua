@@ -71,4 +71,23 @@ function wire.failure(id, kind, message)
   return { id = id or json.null, error = { kind = kind, message = message } }
 end
 
+---A reply as a line, its fields in the order that a stub without a JSON reader counts on: id, then
+---result or error, that with kind and message.
+---@param id any of the request
+---@param reply {result?: any, error?: {kind: string, message: string}}
+---@return string? line
+---@return string? problem why it cannot be sent
+function wire.text(id, reply)
+  local value, problem, kind
+  if reply.error then
+    kind = json.encode(reply.error.kind)
+    value, problem = json.encode(reply.error.message)
+    value = value and '"error":{"kind":' .. kind .. ',"message":' .. value .. "}}\n"
+  else
+    value, problem = json.encode(reply.result)
+    value = value and '"result":' .. value .. "}\n"
+  end
+  return value and '{"id":' .. json.encode(id) .. "," .. value, problem
+end
+
 return wire

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Scripts in sh: the stub by real runs, with each awk and each sh that Debian has.
+-- Scripts in sh: the stub by real runs, with each awk and each sh that Debian has, its calls by the
+-- run's socket and by files.
 local engines = require("spec.support.engines")
 local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
@@ -23,11 +24,18 @@ local function programs(sh, awk, all)
   return dir
 end
 
-local KINDS = {
-  { "dash and mawk", "dash", "mawk" },
-  { "bash and gawk", "bash", "gawk" },
-  { "busybox alone", "busybox", "busybox", "busybox" },
-}
+local KINDS = {}
+for _, transport in ipairs({ "uds", "file" }) do
+  for _, programs_of in ipairs({
+    { "dash and mawk", "dash", "mawk" },
+    { "bash and gawk", "bash", "gawk" },
+    { "busybox alone", "busybox", "busybox", "busybox" },
+  }) do
+    local kind = { unpack(programs_of, 1, 4) }
+    kind[1], kind.transport = kind[1] .. ", by " .. transport, transport
+    KINDS[#KINDS + 1] = kind
+  end
+end
 
 local function tool(name, handler)
   return {
@@ -52,7 +60,8 @@ local function sh(kind, script)
       end),
     }, enabled_tools = { "echo", "fail" },
   }, function(one)
-    return assert(one:run({ script = script, language = "sh", args = { "a b", "c" } }))
+    return assert(one:run({ script = script, language = "sh", args = { "a b", "c" },
+      transport = kind.transport }))
   end)
   return result, seen
 end
