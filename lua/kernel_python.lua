@@ -225,6 +225,7 @@ class Run:
         try:
             code = self.compile()
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             if link.waiting():
                 raise KeyboardInterrupt
             exec(code, main.__dict__)

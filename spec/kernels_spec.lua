@@ -252,8 +252,12 @@ child = subprocess.Popen(["sh", "-c", "sleep 0.2; echo child; exec sleep 1000"])
       assert.equal("lost", second.session_state)
       assert.is_nil(second.session_lost)
       eventually(none_left(cfg))
-      local third = run("print('x')")
-      assert.equal("lost", third.session_state)
+      -- A run may come before the engine has been told.
+      local third
+      eventually(function()
+        third = run("print('x')")
+        return third.session_state == "lost"
+      end)
       assert.equal("x\n", third.output)
       assert.matches("signal KILL", third.hint)
       local fourth = run("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
@@ -323,23 +327,30 @@ open("%s/said.new", "w").write(said)
 os.rename("%s/said.new", "%s/said")
 ]]):gsub("%%s", dir)
       helper.write(dir .. "/child.py", child)
+      -- The run ends when its thread's call is under way.
+      local telling = task.spawn(function()
+        held.entered.wait()
+        helper.write(dir .. "/entered", "")
+      end)
       local first = run((([[
 import subprocess, sys, os, time, threading, farcall
 child = subprocess.Popen([sys.executable, "%s/child.py"])
 while not os.path.exists("%s/ready"): time.sleep(0.01)
 forked = os.fork()
 if forked == 0:
-  exec(open("%s/child.py").read().replace("/said", "/forked").replace('farcall.terminal("true")', ""))
+  own = open("%s/child.py").read().replace("/said", "/forked")
+  exec(own.replace('farcall.terminal("true")', ""))
   os._exit(0)
 seen = []
 def hold():
   try: seen.append(farcall.hold())
   except farcall.ToolError as error: seen.append(error.kind)
 thread = threading.Thread(target=hold); thread.start()
+while not os.path.exists("%s/entered"): time.sleep(0.01)
 print("ready")
 ]]):gsub("%%s", dir)))
       assert.equal("", first.stderr)
-      held.entered.wait()
+      assert.is_true((telling:join()))
       local second = run((([[
 thread.join()
 open("%s/go", "w").close()
