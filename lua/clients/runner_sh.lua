@@ -22,6 +22,7 @@ umask 077
 LC_ALL=C
 export LC_ALL
 say() { printf '\n%s %s\n' "$mark" "$*"; }
+leave() { rm -f "$1"; rmdir "${1%/*}" 2> /dev/null; }
 hash_of() { sum=$(sha256sum < "$1" 2> /dev/null) && sum=${sum%% *}; }
 # The words of a runner.
 case $verb$grace in
@@ -62,18 +63,18 @@ if [ -n "$size" ]; then
     fi
     new=$file.$$
     if [ -z "$sent" ]; then
-      : > "$new" && chmod 700 "$new" && [ -x "$new" ] || { rm -f "$new"; continue; }
+      : > "$new" && chmod 700 "$new" && [ -x "$new" ] || { leave "$new"; continue; }
       say send "$machine"
       head -c "$size" > "$new" && sent=$new
     else
       cp "$sent" "$new"
-      rm -f "$sent"
+      leave "$sent"
       sent=$new
     fi 2> /dev/null
     if hash_of "$new"; then arrived=$sum whole=$want; else arrived=$(wc -c < "$new") whole=$size; fi
     if [ "$arrived" != "$whole" ]; then
       why='it did not arrive whole: a directory may be full' sent=
-      rm -f "$new"
+      leave "$new"
       break
     fi
     if "$new" version > /dev/null 2>&1; then
@@ -81,7 +82,7 @@ if [ -n "$size" ]; then
       exec "$file" $rest ${link:+"$link"}
     fi
   done
-  [ -z "$sent" ] || rm -f "$sent"
+  [ -z "$sent" ] || leave "$sent"
 fi
 case "$python $forms " in [0-9]*" python "*)
   for python3 in python3 /usr/bin/python3; do
