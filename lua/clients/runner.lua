@@ -34,9 +34,9 @@ local function request(...)
 end
 
 local function broken(self, op)
-  local unheard = self.failure and self.failure.kind == "unsupported"
-  return errors.new(unheard and "unsupported" or "lost", op, self.failure and self.failure.msg or "the runner is gone",
-    { cause = self.failure })
+  local failure = self.failure
+  return errors.new(failure and failure.kind == "unsupported" and "unsupported" or "lost", op,
+    failure and failure.msg or "the runner is gone", { cause = failure })
 end
 
 -- Everything that goes through it fails from now on.
