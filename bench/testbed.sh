@@ -1,6 +1,8 @@
+#!/bin/sh
 # Sourced by the benchmarks that leave this machine: $work, a directory of their own, with config.lua,
 # which names every backend of the specs' testbed; host, which runs a Lua program with the build in
 # $build. As root.
+: "${build:?the build folder}"
 sh spec/testbed/up.sh
 bed=${FARCALL_TESTBED:-/var/tmp/farcall-testbed}
 port=$(cat "$bed/ssh/port.main")

@@ -198,7 +198,7 @@ static int open_regular(const char *path, struct stat *st) {
 
 void files_get(struct runner *runner, struct mux_channel *channel, const struct words *words) {
   uint64_t numbers[2];
-  struct stat st;
+  struct stat st = {0};
   struct file *file = file_new(words, 10, INT64_MAX, numbers);
   if (file == NULL) {
     port_error(channel, "request", -errno);
