@@ -89,7 +89,7 @@ static void supervise(const struct words *words) {
   char *argv[BEFORE + WORDS_MAX + 2] = {"farcall-supervisor", "--control", "3"};
   int argc = BEFORE;
   for (size_t i = LEFT_OUT; i < words->count; i++) {
-    argv[argc++] = (char *)(uintptr_t)words->at[i];
+    memcpy(&argv[argc++], &words->at[i], sizeof *argv); // const, as nobody writes to it
   }
   argv[argc++] = "--";
   _exit(supervisor_main(argc, argv));

@@ -85,8 +85,8 @@ static void on_connection(void *data, uint32_t events) {
   (void)events;
   struct listener *listener = data;
   struct runner *runner = listener->port.runner;
-  pid_t pid;
-  uid_t uid;
+  pid_t pid = 0;
+  uid_t uid = 0;
   int fd = listen_accept(listener->watch.fd, &pid, &uid);
   if (fd < 0) {
     // Without a descriptor for it the connection would be told of without end.

@@ -28,7 +28,7 @@ void program_hash(char text[SHA256_HEX_SIZE + 1]) {
   }
   close(fd);
   if (n != 0) {
-    strcpy(text, "-");
+    memcpy(text, "-", sizeof "-");
     return;
   }
   sha256_end(&hash, digest);
