@@ -41,7 +41,7 @@ describe("a session's script that", function()
         "import sys\nsys.modules.clear()", "import os\nos.write = os.read = os.dup2 = None",
         "import sys\nsys.excepthook = lambda *a: 1/0\n1/0",
         "import sys\nsys.stdout = sys.stderr = 5\n1/0",
-        "import gc\nfor o in gc.get_objects():\n  if type(o).__name__ == 'Link': o.__dict__.clear()",
+        "import gc\nfor o in gc.get_objects():\n if type(o).__name__ == 'Link': o.__dict__.clear()",
         "import os\nos.chdir(os.environ['FARCALL_RUN_DIR'])",
         "import os, sys\nos.environ.clear(); sys.path.clear(); sys.path_hooks.clear()",
         "import sys\nsys.setrecursionlimit(50)", "import os\nos.umask(0o777)",

@@ -133,8 +133,8 @@ function repl.run(args, ui)
     prompting = system.isatty(0) and ui.terminal and not ui.quiet,
     job = { session = args.session, backend = args.backend, options = options },
   }
-  -- At a terminal Ctrl-C ends the statement, or what has been typed of it; the second one, while the
-  -- statement still runs, ends farcall. Without a terminal any signal ends all.
+  -- At a terminal Ctrl-C ends the statement, or what has been typed of it; the second one, while
+  -- the statement still runs, ends farcall. Without a terminal any signal ends all.
   local function interrupt(engine, name)
     if name ~= "INT" or not state.prompting then
       return engine:interrupt(name)

@@ -145,9 +145,9 @@ describe("farcall repl", function()
   end)
 
   it("asks at a terminal, with another sign in the middle of a statement", function()
-    local got = typed({ ">>> ", "x = 20\n", ">>> ", "def f():\n", "... ", "  return x + 1\n", "... ",
-      "\n", ">>> ", "f()\n", "21", "", ">>> ", "\\x04" })
-    assert.matches(">>> def f%(%):\n%.%.%.   return x %+ 1\n%.%.%. \n>>> f%(%)\n21\n>>> \n", got.out)
+    local got = typed({ ">>> ", "x = 2\n", ">>> ", "def f():\n", "... ", "  return x + 1\n", "... ",
+      "\n", ">>> ", "f()\n", "\n3", "", ">>> ", "\\x04" })
+    assert.matches(">>> def f%(%):\n%.%.%.   return x %+ 1\n%.%.%. \n>>> f%(%)\n3\n>>> \n", got.out)
     assert.equal(0, got.code)
   end)
 
