@@ -124,6 +124,24 @@ describe("a session's script that", function()
     end)
   end)
 
+  it("leaves a flood, a timer or a stream that does not block harms no one else", function()
+    with({}, function(run)
+      run("import os\nif os.fork() == 0:\n  os.setsid()\n"
+        .. "  while True: os.write(1, b'late\\n' * 999)")
+      for _ = 1, 3 do
+        assert.matches("mine", run("print('mine', file=__import__('sys').stderr)").stderr)
+      end
+      run("import os; os.set_blocking(1, False)", { reset = true })
+      assert.equal(3000001, run("print('q' * 3000000)").stdout_bytes_total)
+      run("import signal, time; signal.setitimer(signal.ITIMER_REAL, 0.1)")
+      local hit = run("time.sleep(20)")
+      while hit.session_state == "kept" and not hit.session_lost do
+        hit = run("time.sleep(20)")
+      end
+      assert.matches("signal ALRM", hit.hint)
+    end)
+  end)
+
   it("ends in a thread, or lets one fail, ends the thread only", function()
     with({}, function(run)
       local result = run("import threading, sys, _thread\n"

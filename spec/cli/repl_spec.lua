@@ -144,6 +144,16 @@ describe("farcall repl", function()
     end
   end)
 
+  it("has sessions of which a single run may be one", function()
+    local home = cli.home()
+    local got = home:run({ "run", "--json", "--session", "s", "-c", "print(1)" })
+    local result = assert(json.decode(got.out))
+    assert.same({ "s", "new", "1\n" }, { result.session, result.session_state, result.output })
+    got = home:run({ "run", "--session", "s", "-l", "sh", "-c", "true" })
+    assert.equal(125, got.code)
+    assert.matches("sessions for Python only", got.err)
+  end)
+
   it("asks at a terminal, with another sign in the middle of a statement", function()
     local got = typed({ ">>> ", "x = 2\n", ">>> ", "def f():\n", "... ", "  return x + 1\n", "... ",
       "\n", ">>> ", "f()\n", "\n3", "", ">>> ", "\\x04" })
