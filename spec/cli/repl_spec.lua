@@ -144,6 +144,14 @@ describe("farcall repl", function()
     end
   end)
 
+  it("ends at the first statement that could not be started when nobody types", function()
+    local got = piped("1\n2\n", "-b", "docker", "-o", "image=farcall-spec/no-such-image")
+    assert.equal(125, got.code)
+    assert.equal("", got.out)
+    assert.matches("no-such-image", got.err, 1, true)
+    assert.equal(1, select(2, got.err:gsub("farcall: ", "")), got.err)
+  end)
+
   it("has sessions of which a single run may be one", function()
     local home = cli.home()
     local got = home:run({ "run", "--json", "--session", "s", "-c", "print(1)" })
