@@ -12,6 +12,9 @@ local resident = {}
 -- surer levels would give every process a view of its own of what runs there.
 local GRACE, TREE = 2, "subreaper"
 
+-- What an exec says and is told to find out whether it hears, and for how many seconds.
+local READY, PATIENCE = "ready", 10
+
 -- What every environment can do while a runner lives in it.
 local CAPS = {
   argv = true, stdin = "stream", stdout = "stream", split = true, status = "exact",
@@ -163,8 +166,49 @@ function Resident:bring()
   return coming.wait()
 end
 
+-- Whether an exec gets what is written to its standard input, as far as one can tell.
+---@async
+local function hears(self)
+  local process = (self.bare or self.inner):start({
+    argv = { "sh", "-c", "printf %s " .. READY .. "; exec cat" }, stdin = "pipe",
+  })
+  if not process then
+    return true
+  end
+  local said, status = "", nil
+  local _, err = task.timeout(PATIENCE, function()
+    process:write(READY)
+    process:close_stdin()
+    for stream, bytes in function()
+      return process:read(#READY)
+    end do
+      said = stream == "out" and said .. bytes or said
+    end
+    status = process:wait()
+  end)
+  task.shield(process.kill, process)
+  -- One that was lost tells nothing.
+  local over = status and status.exit == 0 or err and err.kind == "timeout"
+  return not (over and said == READY)
+end
+
+---No runner could be had. Finds out whether the reason is that standard input goes nowhere: a start
+---file reads it, something in between keeps it. Then the environment counts as one without.
+---@async
+---@return boolean so
+function Resident:is_deaf()
+  local inner = self.inner
+  if inner.without_stdin and inner.caps.stdin == "stream" and not hears(self) then
+    inner:without_stdin()
+    self.caps = inner.caps
+    return true
+  end
+  return false
+end
+
+-- A runner that waits for a new link still holds what it has started.
 function Resident:alive()
-  return not self.inner.alive or self.inner:alive()
+  return not self.inner.alive or self.inner:alive() or not self.closed and self:has_runner()
 end
 
 ---@async

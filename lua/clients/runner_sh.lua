@@ -5,11 +5,12 @@
 
 local far = {}
 
--- $1 mark, $2 "serve" or "attach" (to one that has lost its link), $3 grace in milliseconds, $4 the
+-- $1 mark, $2 "serve" or "attach" (to one that has lost its link), $3 GRACE_MS:LEASE_MS, $4 the
 -- forms that are wanted ("c python"; "new" too when what is kept is no good), $5 word in the name
 -- of the directory in which a runner with a grace waits for a new link, then machine, size and
 -- SHA-256 of each program, "python" and size.
--- Says: kept, send MACHINE, send python, none WORDS; then the runner itself speaks.
+-- Says: kept, send MACHINE, send python, none WORDS, ready (to attach, with what was sent: whatever
+-- reads programs may have read on); then the runner itself speaks.
 --
 -- The program is kept in a directory of the user's own, under its hash, which is checked when it
 -- arrives and said by the program itself when it was kept: a sha256sum at each start would cost
@@ -27,7 +28,7 @@ hash_of() { sum=$(sha256sum < "$1" 2> /dev/null) && sum=${sum%% *}; }
 # The words of a runner.
 case $verb$grace in
 attach*) rest="attach $mark" ;;
-serve0) rest="serve $mark 0" link= ;;
+serve0:*) rest="serve $mark $grace" link= ;;
 *) rest="serve $mark $grace" ;;
 esac
 kept=yes
@@ -79,6 +80,7 @@ if [ -n "$size" ]; then
     fi
     if "$new" version > /dev/null 2>&1; then
       mv -f "$new" "$file"
+      case $verb in attach) say ready ;; esac
       exec "$file" $rest ${link:+"$link"}
     fi
   done
@@ -87,7 +89,8 @@ fi
 case "$python $forms " in [0-9]*" python "*)
   for python3 in python3 /usr/bin/python3; do
     [ -n "$python" ] || break
-    command -v "$python3" > /dev/null 2>&1 || continue
+    # A shell may name what it cannot start.
+    python3=$(command -v "$python3") && [ -x "$python3" ] || continue
     say send python
     exec "$python3" -c 'import os
 t = b""

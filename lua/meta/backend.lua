@@ -89,6 +89,13 @@ function Env:exec(spec) end
 ---@return boolean
 function Env:alive() end
 
+---Only where the link to it can break: makes a new one when the last is dead, or in any case.
+---@async
+---@param anew? boolean in any case
+---@return true?
+---@return farcall.Error? err
+function Env:restore(anew) end
+
 ---Gives back everything. Idempotent.
 ---@async
 ---@return boolean? nil only when something may be left

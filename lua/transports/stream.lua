@@ -122,6 +122,16 @@ local function prepare(self, one)
   return settle(self, one, files)
 end
 
+-- There is no runner after all. Without standard input, the next way is another one too.
+---@async
+local function pass_over(env, err)
+  if err.kind == "unsupported" and env:is_deaf() then
+    return errors.new("unsupported", "transport stream",
+      "what is written to an exec's standard input does not arrive there", { cause = err })
+  end
+  return err
+end
+
 ---Prepares a run: a runner, where there is none yet, the private directory over there with token,
 ---stub and script, and the socket.
 ---@async
@@ -136,7 +146,7 @@ function stream.open(spec)
   local fresh = not spec.env:has_runner()
   local one, err = spec.env:bring()
   if not one then
-    return nil, err
+    return nil, pass_over(spec.env, err)
   elseif spec.needs_program and one.form ~= "c" then
     return nil, errors.new("unsupported", "transport stream", "only the static runner, which cannot"
       .. " run there, has the program through which such a script calls")
@@ -152,7 +162,7 @@ function stream.open(spec)
   if not ok then
     error(ready, 0)
   end
-  return nil, failure
+  return nil, pass_over(spec.env, failure)
 end
 
 ---@async

@@ -2,6 +2,7 @@
 -- A host, or the way to it, that goes in the middle of a run by SSH; and hosts that are refused.
 local faults = require("spec.support.faults")
 local helper = require("spec.helper")
+local runner_link = require("farcall.clients.runner_link")
 local sshd = require("spec.support.sshd")
 local task = require("farcall.task")
 local transport = require("farcall.transports.file")
@@ -35,14 +36,14 @@ print("good")
 
 local function specify(client, way)
   describe(("a run over ssh by %s, calls by %s"):format(client, way), function()
-    local server, lease
+    local server, lease, ask_every
 
     before_each(function()
-      lease = transport.LEASE
+      lease, ask_every = transport.LEASE, runner_link.ASK_EVERY
     end)
 
     after_each(function()
-      transport.LEASE = lease
+      transport.LEASE, runner_link.ASK_EVERY = lease, ask_every
       if server then
         server:stop()
       end
@@ -121,8 +122,8 @@ local function specify(client, way)
 
     it("says lost when the connection stalls, and the far side ends by itself", function()
       local link = begin_linked()
-      transport.LEASE = LEASE
-      broken_by(STALLED[client], through(link), LEASE + 10, function()
+      transport.LEASE, runner_link.ASK_EVERY = LEASE, LEASE / 4.5
+      broken_by(STALLED[client], through(link), LEASE + GRACE + 10, function()
         link.stall(true)
       end)
     end)
