@@ -90,14 +90,14 @@ end
 ---@return farcall.Error? err
 function batch.settled(spec, job)
   local state, hash = spec.results:earlier_of(job.id)
-  if not state or state == "not_run" or state == "refused" then
+  if not state or state == "not_run" or state == "refused" or (spec.again or {})[state] then
     return nil
   elseif hash ~= job.hash then
     return nil, errors.new("usage", ("job %s (line %d)"):format(job.id, job.line),
       "it is another job than the one of this id in " .. spec.results.path,
       { hint = "give it an id of its own, or name another file with --results" })
   end
-  return not (spec.again or {})[state] and state or nil
+  return state
 end
 
 -- Lines that are gone through before others have their turn.
