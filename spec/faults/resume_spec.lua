@@ -3,6 +3,9 @@
 -- to it again, and the script notices nothing but the time.
 local faults = require("spec.support.faults")
 local helper = require("spec.helper")
+local resident = require("farcall.resident")
+local runner = require("farcall.clients.runner")
+local runner_link = require("farcall.clients.runner_link")
 local sshd = require("spec.support.sshd")
 local task = require("farcall.task")
 
@@ -75,7 +78,12 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
     end)
 
     it("goes by files where nothing that is sent arrives", function()
-      run(KEEPS, {}, DEAF)
+      local hello, first, patience = runner_link.HELLO_TIMEOUT, runner.FIRST_ANSWER,
+        resident.PATIENCE
+      runner_link.HELLO_TIMEOUT, runner.FIRST_ANSWER, resident.PATIENCE = 2, 2, 2
+      local ok, failure = pcall(run, KEEPS, {}, DEAF)
+      runner_link.HELLO_TIMEOUT, runner.FIRST_ANSWER, resident.PATIENCE = hello, first, patience
+      assert(ok, failure)
     end)
 
     it("goes by files where nothing can hold the program, and there is no Python", function()
