@@ -182,12 +182,13 @@ end
 
 -- The line of a job that was executed: its result as `farcall run --json` prints it.
 local function done_line(worker, result)
-  local line = { id = worker.id, state = "done", job = worker.hash, attempts = worker.attempts }
+  local line = {}
   for field, value in pairs(result) do
-    if field ~= "started" then
-      line[field] = value
-    end
+    line[field] = value
   end
+  -- Policies can add to a result, but not to what is told here.
+  line.id, line.state, line.job, line.attempts = worker.id, "done", worker.hash, worker.attempts
+  line.started = nil
   return line
 end
 

@@ -296,6 +296,8 @@ function catalog:template(job)
   return load_template(self, path)
 end
 
+local MAX_TOOLSETS = 64
+
 -- Whether the tools of a set are what they were when it was made.
 local function is_current(self, known, names)
   for i, name in ipairs(names) do
@@ -327,7 +329,11 @@ function catalog:toolset(names)
     for i, name in ipairs(names) do
       known.from[i] = self.cfg.tools[name] or nil
     end
-    self.toolsets[key] = known
+    -- Jobs that narrow their tools each in their own way would fill the memory.
+    if self.kept == MAX_TOOLSETS then
+      self.toolsets, self.kept = {}, 0
+    end
+    self.toolsets[key], self.kept = known, (self.kept or 0) + 1
   end
   return made, err
 end

@@ -374,7 +374,8 @@ function Guarded:alive()
   return not self.raw.alive or self.raw:alive()
 end
 
----What is written to an exec's standard input does not arrive: bytes travel in commands from now on.
+---What is written to an exec's standard input does not arrive: bytes travel in commands from now
+---on.
 function Guarded:without_stdin()
   local caps = {}
   for name, value in pairs(self.caps) do

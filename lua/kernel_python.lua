@@ -186,6 +186,8 @@ class Run:
             os.environb[name] = value
         sys.argv = [self.path, *self.args]
         main.__file__ = self.path
+        if self.echo:
+            del main.__file__  # there is none that a child of multiprocessing could read
 
     def clear(self):
         for name in ("token", "socket", os.path.basename(self.path)):
@@ -223,12 +225,14 @@ class Run:
         try:
             code = self.compile()
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             if link.waiting():
                 raise KeyboardInterrupt
             exec(code, main.__dict__)
             return 0
         except SystemExit as end:
-            return exit_code(end.code)
+            signal.signal(signal.SIGINT, ignore)
+            return f"{exit_code(end.code)} exit"
         except BaseException as error:
             signal.signal(signal.SIGINT, ignore)
             report(error)
@@ -332,7 +336,8 @@ def serve(pairs):
         report(error)
     signal.signal(signal.SIGINT, ignore)
     if os.getpid() != link.pid:
-        sys.exit(code)  # a child that the script has forked came to the script's end
+        # A child that the script has forked came to the script's end.
+        sys.exit(int(str(code).split()[0]))
     State.run = None
     link.alarm(False)
     flush()

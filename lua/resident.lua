@@ -242,8 +242,9 @@ function resident.wrap(inner, raw, options)
     link_grace = raw.link_grace or 0, runners = options, passed = raw.passed or {},
     running = setmetatable({}, { __mode = "k" }),
   }, Resident)
-  for _, name in ipairs({ "get", "put" }) do
-    if inner[name] then
+  for _, name in ipairs({ "get", "put", "exec" }) do
+    -- Whoever can start processes needs no way to run them to their end.
+    if inner[name] and (name ~= "exec" or not inner.start) then
       self[name] = function(_, ...)
         return inner[name](inner, ...)
       end

@@ -4,6 +4,7 @@
 local batches = require("spec.support.batches")
 local cli = require("spec.support.cli")
 local docker = require("spec.support.docker")
+local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
 local task = require("farcall.task")
 
@@ -113,9 +114,11 @@ describe("a batch whose disk is full", function()
       jobs[i] = noting(home, "j" .. i)
     end
     write_jobs(home, jobs)
-    local got = home:run({ "-m", "sh", "-c", "mkdir small && mount -t tmpfs -o size=16k none small &&"
-      .. ' { "$0" batch jobs.jsonl -r small/r -j 4; code=$?;'
-      .. " cp small/r jobs.jsonl.results.jsonl; exit $code; }", cli.program() }, { program = "/usr/bin/unshare" })
+    local got = home:run({
+      "-m", "sh", "-c", "mkdir small && mount -t tmpfs -o size=16k none small && {"
+        .. ' "$0" batch jobs.jsonl -r small/r -j 4; code=$?;'
+        .. " cp small/r jobs.jsonl.results.jsonl; exit $code; }", cli.program(),
+    }, { program = "/usr/bin/unshare" })
     assert.equal(125, got.code, got.err)
     assert.matches("results small/r: ", got.err, 1, true)
     assert.matches("\n$", helper.read(home.work .. "/jobs.jsonl.results.jsonl"))
@@ -138,7 +141,7 @@ describe("a batch whose disk is full", function()
 end)
 
 describe("a long batch", function()
-  local JOBS, EARLY = 400, 150
+  local JOBS, EARLY, OUTPUT = 400, 150, 40000
   -- What a run leaves in memory would be some kilobytes, a result that is kept 40.
   local GROWTH = 6 * 1024 * 1024
 
@@ -149,15 +152,16 @@ describe("a long batch", function()
       local home = cli.home()
       local jobs = {}
       for i = 1, JOBS do
-        jobs[i] = { script = "head -c 40000 /dev/zero | tr '\\0' x", language = "sh" }
+        -- Each its own text: equal ones are kept once.
+        jobs[i] = { script = ("print('x' * %d + '%04d')"):format(OUTPUT - 5, i) }
       end
       write_jobs(home, jobs)
       local seen = {}
       local function look(running)
-        local pid = running.child:pid()
-        local _, done = (helper.read(home.work .. "/jobs.jsonl.results.jsonl") or "")
-          :gsub('"state":"done"', "")
-        local pages = (helper.read(("/proc/%d/statm"):format(pid)) or ""):match("^%d+ (%d+)")
+        local stat = fs.stat(home.work .. "/jobs.jsonl.results.jsonl")
+        local done = stat and stat.size / OUTPUT or 0
+        local status = helper.read(("/proc/%d/statm"):format(running.child:pid()))
+        local pages = (status or ""):match("^%d+ (%d+)")
         if pages and done >= EARLY then
           seen[#seen + 1] = tonumber(pages) * 4096
         end
@@ -179,8 +183,8 @@ describe("a long batch", function()
       assert.is_true(math.max(unpack(seen)) - seen[1] < GROWTH,
         ("%d to %d"):format(seen[1], math.max(unpack(seen))))
       local _, last = results_of(home)
-      assert.equal(40000, #last[tostring(JOBS)].output)
-      assert.same({}, require("farcall.core.fs").list(home.dir .. "/runtime/farcall"))
+      assert.equal(OUTPUT, #last[tostring(JOBS)].output)
+      assert.same({}, fs.list(home.dir .. "/runtime/farcall"))
     end)
   end
 end)
@@ -213,5 +217,43 @@ describe("a batch over a pool of containers", function()
     assert.equal(2, kinds)
     -- Four that came at once can all have found that there was no runner yet.
     assert.is_true(execs <= 4, tostring(execs))
+  end)
+end)
+
+describe("a batch whose container is removed", function()
+  setup(docker.setup)
+
+  it("loses what ran there, and does the rest in another one", function()
+    local JOBS, WIDTH = 60, 4
+    local home = cli.home()
+    local jobs = {}
+    for i = 1, JOBS do
+      jobs[i] = { script = "import time\ntime.sleep(0.05)" }
+    end
+    write_jobs(home, jobs)
+    local got = task.run(function()
+      local running = home:start({
+        "batch", "jobs.jsonl", "-b", "docker", "-o", "image=farcall-spec/debian", "-j",
+        tostring(WIDTH), "--pause", "0.1", "--json",
+      })
+      local name = helper.eventually(function()
+        local text = helper.read(home.work .. "/jobs.jsonl.results.jsonl") or ""
+        local _, done = text:gsub('"state":"done"', "")
+        return done >= 10 and text:match('"environment":"([%w-]+)"')
+      end, 60)
+      docker.cli("rm -f " .. name)
+      return cli.finish(running)
+    end)
+    local sum = sum_of(got)
+    assert.equal(JOBS, sum.succeeded + sum.failed, got.out)
+    assert.is_true(sum.failed <= WIDTH, got.out)
+    assert.equal(sum.failed > 0 and 1 or 0, got.code, got.err)
+    local names, kinds = {}, 0
+    for _, line in pairs((select(2, results_of(home)))) do
+      assert.is_true(line.status == "success" or line.error_kind == "lost", line.error)
+      kinds = kinds + (names[line.environment] and 0 or 1)
+      names[line.environment] = true
+    end
+    assert.equal(2, kinds)
   end)
 end)

@@ -9,7 +9,7 @@ local system = require("farcall.core.system")
 
 local batch = {}
 
-local EXIT_SOME, EXIT_INTERRUPTED = 1, 130
+local EXIT_SOME = 1
 local MAX_WIDTH, MAX_POOL = 1024, 256
 -- What can be asked for to be executed again.
 local AGAIN = { unknown = true, failed = true, interrupted = true }
@@ -30,8 +30,8 @@ A job is {"script": "print(1)"} or {"file": "a.py"}, and may have id, filename, 
 backend, options, transport, timeout, max_calls, allow, env and labels. A result is what
 `farcall run --json` prints, with the job's id and its state.
 
-Exit code: 0 all jobs succeeded; 1 some did not; 2 usage; 125 engine, configuration or results; 130
-interrupted.]]
+Exit code: 0 all jobs succeeded; 1 some did not; 2 usage; 125 engine, configuration or results;
+128 + its number when a signal interrupted it.]]
 
 function batch.configure(command)
   command:usage("Usage: farcall batch [OPTION]... (FILE | -)")
@@ -242,7 +242,7 @@ local function carry_out(engine, spec, ui, holder)
     batch_progress.report(ui, one, spec.results.path)
   end
   if one.stopping then
-    return EXIT_INTERRUPTED
+    return session.interrupted(holder.caught.name)
   end
   return one.counts.succeeded == one:ended() and 0 or EXIT_SOME
 end
@@ -264,7 +264,8 @@ function batch.run(args, ui)
   end
   local holder = {}
   local flags = { timeout = args.timeout, max_calls = args.max_calls }
-  local ok, code = pcall(session.with_engine, args, ui, flags, function(engine)
+  local ok, code = pcall(session.with_engine, args, ui, flags, function(engine, caught)
+    holder.caught = caught
     local spec = {
       engine = engine, jobs = jobs, results = results, again = common.again,
       width = args.jobs or math.max(system.cores(), args.pool or 1),

@@ -40,6 +40,8 @@ function run.configure(command)
     :argname("NAME")
   command:option("--transport", "How calls travel; chosen by itself unless given.")
     :argname("NAME")
+  command:option("--session", "A Python interpreter that stays for the session's runs.")
+    :argname("NAME")
   command:option("--timeout", "Seconds after which the script is killed."):argname("S")
     :convert(session.number)
   command:option("--max-calls", "Tool calls that the script may make."):argname("N")
@@ -93,6 +95,7 @@ local function make_job(args, environ)
   local job = {
     script = script, filename = filename, language = args.language, args = args.rest or {},
     backend = args.backend, allow = job_flags.allowed(args.allow), transport = args.transport,
+    session = args.session,
   }
   local err
   job.options, err = session.backend_options(args)

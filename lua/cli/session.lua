@@ -58,7 +58,8 @@ end
 ---SIGTERM and SIGHUP interrupt the engine's runs, so that body sees them end; without a run, or the
 ---second time, body itself is cancelled where it waits. The first that came is caught.name.
 ---@param body async fun(engine: farcall.Engine, caught: {name?: string}): integer
----@param interrupt? fun(engine: farcall.Engine, name: string): boolean instead of the engine's own
+---@param interrupt? fun(engine: farcall.Engine, name: string): boolean|"handled" instead of the
+---engine's own; "handled" when body goes on, as if no signal had come
 ---@return integer exit code
 function session.with_engine(args, ui, flags, body, interrupt)
   local cfg, err = session.config(args, flags)
@@ -72,9 +73,13 @@ function session.with_engine(args, ui, flags, body, interrupt)
     local engine = require("farcall.engine").new(cfg)
     local caught, own = {}, nil
     local signals = assert(task.loop():signals({ "INT", "TERM", "HUP" }, function(name)
+      local answer = (interrupt or engine.interrupt)(engine, name)
+      if answer == "handled" then
+        return
+      end
       local again = caught.name ~= nil
       caught.name = caught.name or name
-      if not (interrupt or engine.interrupt)(engine, name) or again then
+      if not answer or again then
         ui:abandon()
         own:cancel()
       end

@@ -26,6 +26,10 @@ local TRY_AGAIN = 0.5
 -- Code of an error that trying again does not change: no such runner is there.
 local REFUSED = "REFUSED"
 local WIRE_VERSION = "1"
+-- So often, in seconds, each end of a link hears of the other; the far end gives a link up that has
+-- been silent for so many times that.
+runner_link.ASK_EVERY = 10
+local LEASE = 4.5
 local MAX_PROGRAM = 1024 * 1024
 
 ---@class farcall.runner_link.Options
@@ -80,9 +84,12 @@ end
 local PYTHON_HERE = 'import sys\nt = open(sys.argv.pop(1), "rb").read()\n'
   .. 'exec(compile(t.split(b"\\f")[0], "farcall-runner", "exec"))'
 
+local function patience_of(self)
+  return ("%d:%d"):format(self.options.grace * 1000, runner_link.ASK_EVERY * LEASE * 1000)
+end
+
 -- On this machine the programs can be started where they are.
 local function words_here(self, verb, mark)
-  local grace = ("%d"):format(self.options.grace * 1000)
   for _, form in ipairs(self.options.forms) do
     local path = form == "c" and places.runner(self.options.dir) or nil
     if form == "python" and self.programs.python then
@@ -90,7 +97,7 @@ local function words_here(self, verb, mark)
     end
     if path then
       self.form = form
-      local words = { path, verb, mark, verb == "serve" and grace or nil }
+      local words = { path, verb, mark, verb == "serve" and patience_of(self) or nil }
       return form == "python" and { "python3", "-c", PYTHON_HERE, unpack(words) } or words
     end
   end
@@ -103,7 +110,7 @@ local function words_of(self, verb, mark)
     return words
   end
   words = {
-    "sh", "-c", far.BRING, "sh", mark, verb, ("%d"):format(self.options.grace * 1000),
+    "sh", "-c", far.BRING, "sh", mark, verb, patience_of(self),
     table.concat(self.options.forms, " ") .. (self.anew and " new" or ""), self.word,
   }
   for machine, program in pairs(self.programs) do
@@ -361,7 +368,8 @@ end
 ---Why a runner that says hello and no more is of no use.
 ---@return farcall.Error
 function runner_link.unheard()
-  return errors.new("unsupported", "runner", "it says hello, but nothing that is sent arrives there")
+  return errors.new("unsupported", "runner",
+    "it says hello, but nothing that is sent arrives there")
 end
 
 -- The first link. A program that was kept over there and does not work is sent anew, once.

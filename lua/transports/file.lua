@@ -11,6 +11,7 @@ local errors = require("farcall.errors")
 local far = require("farcall.transports.file_sh")
 local guarded = require("farcall.guarded")
 local json = require("farcall.core.json")
+local lacking = require("farcall.transports.lacking")
 local oneshot = require("farcall.oneshot")
 local supervision = require("farcall.supervision")
 local system = require("farcall.core.system")
@@ -131,8 +132,7 @@ local function furnish(self, spec)
       self.interpreter = spec.interpreter[tonumber(interpreter)]
       return true
     elseif said == "none" then
-      return nil, errors.new("denied", op, "none of " .. table.concat(places, ", ")
-        .. " can be written to", { hint = "the script's files need " .. size + ROOM .. " bytes" })
+      return nil, lacking.place(places, size + ROOM)
     elseif said == "short" then
       return nil, errors.new("lost", op, "its files did not arrive as a whole")
     end
@@ -180,9 +180,7 @@ function file.open(spec)
   end
   if not self.interpreter then
     self:close()
-    return nil, errors.new("not_found", "interpreter",
-      ("the environment has no %s"):format(table.concat(spec.interpreter, ", no ")),
-      { code = "ENOENT", hint = "choose an environment that has it, or another language" })
+    return nil, lacking.interpreter(spec.interpreter)
   end
   return self
 end

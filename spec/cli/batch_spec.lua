@@ -309,6 +309,24 @@ return {
     end
   end)
 
+  it("does not wait for another attempt when it is interrupted", function()
+    local home = cli.home()
+    failing(home, "unavailable", 3)
+    write_jobs(home, { noting(home, "a"), noting(home, "b") })
+    local argv = { "batch", "jobs.jsonl", "-j", "1", "-b", "shaky", "--pause", "1000", "--json" }
+    task.run(function()
+      local running = home:start(argv)
+      assert.is_truthy(helper.eventually(function()
+        return #helper.read(home.work .. "/failures") < 3
+      end, 60))
+      running.child:kill("TERM")
+      local got = cli.finish(running)
+      assert.equal(143, got.code, got.err)
+      assert.equal(2, sum_of(got).not_begun)
+    end)
+    assert.is_nil(fs.stat(home.work .. "/jobs.jsonl.results.jsonl"))
+  end)
+
   it("knows that a script without an interpreter was not executed", function()
     local home = cli.home()
     home:write("stubs/no_such.lua", [[
@@ -378,6 +396,25 @@ return {
     got = batch(home)
     assert.equal("", got.out)
     assert.matches("4 succeeded in .*4 of them earlier.*results in jobs.jsonl.results", got.err)
+  end)
+
+  it("does what docs/batch.md says", function()
+    local home, count = cli.home(), 0
+    local page = helper.read("docs/batch.md")
+    for path, text in page:gmatch("<!%-%- file: (%S+) %-%->\n```%l+\n(.-)```") do
+      home:write("work/" .. path, text)
+      count = count + 1
+    end
+    assert.equal(3, count)
+    home:write("work/count.py", "import sys\nprint(len(sys.argv[1].split()))\n")
+    local got = batch(home, "-C", "farcall.lua", "--json")
+    assert.equal(0, got.code, got.err)
+    assert.equal(5, sum_of(got).succeeded)
+    local _, last = results_of(home)
+    assert.same({ "42\n", "hello, world\n", "3\n", "large", "small" }, {
+      last["1"].output, last.greeting.output, last.words.output, last.heavy.backend,
+      last.careful.backend,
+    })
   end)
 
   it("refuses flags that make no sense", function()

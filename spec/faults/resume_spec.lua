@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Runs over SSH whose connection breaks and comes back: the runner over there waits, the engine goes
--- to it again, and the script notices nothing but the time.
+-- Runs over SSH whose connection breaks and comes back: the runner over there waits, the engine
+-- goes to it again, and the script notices nothing but the time.
 local faults = require("spec.support.faults")
 local helper = require("spec.helper")
 local resident = require("farcall.resident")

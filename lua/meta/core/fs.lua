@@ -76,6 +76,14 @@ function fs.rename(from, to) end
 ---@return string? code
 function fs.chmod(path, mode) end
 
+---The file ends there.
+---@param path string
+---@param size integer
+---@return true?
+---@return string? message
+---@return string? code
+function fs.truncate(path, size) end
+
 ---Removes a tree and follows no link out of it. Success also when there is nothing.
 ---@param path string
 ---@return true?
