@@ -12,7 +12,8 @@ local resident = {}
 -- surer levels would give every process a view of its own of what runs there.
 local GRACE, TREE = 2, "subreaper"
 
--- What an exec says and is told to find out whether it hears, and for how many seconds: specs set it.
+-- What an exec says and is told to find out whether it hears, and for how many seconds, which specs
+-- set.
 local READY = "ready"
 resident.PATIENCE = 10
 
