@@ -294,6 +294,31 @@ for caller in callers:
       end)
     end)
 
+    it("is made anew with a program that has to be sent again", function()
+      local home = helper.scratch()
+      server:stop()
+      task.run(function()
+        server = sshd.start(("SetEnv HOME=%s SHLVL=2"):format(home))
+        link = server:relay()
+      end)
+      faults.with({}, function(engine, notes)
+        local result = run(engine, notes, [[
+from farcall import note
+print(note(text="first", wait=1))
+print(note(text="second"))
+]], function()
+          notes:await("first")
+          assert.equal(0, os.execute(("ls %s/.cache/farcall/runner-* > /dev/null && "
+            .. "rm -r %s/.cache"):format(home, home)))
+          cut()
+          mend(2)
+        end)
+        good(result, "first\nsecond\n")
+        assert.equal("c", result.runner)
+        once(notes, { "first", "second" })
+      end)
+    end)
+
     it("is noticed where the connection only stalls", function()
       faults.with({}, function(engine, notes)
         local over = options()
