@@ -101,6 +101,10 @@ local function for_adapter(self, spec)
     handed.argv, handed.env, handed.cwd = spec.argv, spec.env, spec.cwd
   else
     handed.command = line_of(spec, directory(self.raw.cwd, spec.cwd))
+    if self.deaf and (spec.stdin or "null") == "null" then
+      -- That it ends does not arrive either.
+      handed.command = handed.command .. " < /dev/null"
+    end
   end
   local err = too_large(self.caps, handed)
   if err then
@@ -378,7 +382,7 @@ function Guarded:without_stdin()
     caps[name] = value
   end
   caps.stdin = "none"
-  self.caps, self.bare.caps = caps, caps
+  self.caps, self.bare.caps, self.bare.deaf = caps, caps, true
 end
 
 ---@async

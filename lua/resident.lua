@@ -12,8 +12,10 @@ local resident = {}
 -- surer levels would give every process a view of its own of what runs there.
 local GRACE, TREE = 2, "subreaper"
 
--- What an exec says and is told to find out whether it hears, and for how many seconds.
-local READY, PATIENCE = "ready", 10
+-- What an exec says and is told to find out whether it hears, and for how many seconds, which specs
+-- set.
+local READY = "ready"
+resident.PATIENCE = 10
 
 -- What every environment can do while a runner lives in it.
 local CAPS = {
@@ -176,7 +178,7 @@ local function hears(self)
     return true
   end
   local said, status = "", nil
-  local _, err = task.timeout(PATIENCE, function()
+  local _, err = task.timeout(resident.PATIENCE, function()
     process:write(READY)
     process:close_stdin()
     for stream, bytes in function()

@@ -15,8 +15,8 @@ local runner = {}
 local ANSWER_LINE = 4096
 -- After so many signs of life that were asked for in vain a link counts as lost.
 local PATIENCE = 3
--- Seconds until the first answer of one that can say hello but may not hear.
-local FIRST_ANSWER = 15
+-- Seconds until the first answer of one that can say hello but may not hear. Specs set it.
+runner.FIRST_ANSWER = 15
 -- Bytes that one stream of a process may send ahead of its reader.
 local WINDOW = 1024 * 1024
 
@@ -265,7 +265,7 @@ end
 -- Notices a runner to which nothing gets through: it cannot be used here.
 local function expect_answer(self)
   self.mux:ping()
-  self.first = task.loop():timer(FIRST_ANSWER * 1000, function()
+  self.first = task.loop():timer(runner.FIRST_ANSWER * 1000, function()
     if self.mux:received() == 0 then
       give_up(self, link.unheard())
     end

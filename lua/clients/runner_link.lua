@@ -13,8 +13,8 @@ local task = require("farcall.task")
 local runner_link = {}
 
 local PIECE = 262144
--- Seconds until a runner must have said hello, and what it may say before that.
-local HELLO_TIMEOUT = 30
+-- Seconds until a runner must have said hello (specs set it), and what it may say before that.
+runner_link.HELLO_TIMEOUT = 30
 local MAX_NOISE = 1024 * 1024
 local MAX_WORDS = 4096
 -- Seconds that a runner takes to end its trees and itself.
@@ -375,7 +375,7 @@ end
 -- The first link. A program that was kept over there and does not work is sent anew, once.
 ---@async
 local function begin(self)
-  local process, rest = bring(self, "serve", HELLO_TIMEOUT)
+  local process, rest = bring(self, "serve", runner_link.HELLO_TIMEOUT)
   local facts, err
   if process then
     facts, err = facts_of(self, rest)

@@ -95,7 +95,7 @@ local function settle(self, one, files)
     end
     if settled then
       return true
-    elseif FINAL[err.kind] then
+    elseif FINAL[err.kind] or not one:alive() then
       return nil, err
     end
     leave_place(self)
