@@ -33,8 +33,9 @@ local function request(...)
 end
 
 local function broken(self, op)
-  return errors.new("lost", op, self.failure and self.failure.msg or "the runner is gone",
-    { cause = self.failure })
+  local failure = self.failure
+  return errors.new(failure and failure.kind == "protocol" and "protocol" or "lost", op,
+    failure and failure.msg or "the runner is gone", { cause = failure })
 end
 
 -- Everything that goes through it fails from now on.
@@ -117,7 +118,7 @@ local function answer(self, channel, op)
     return rest
   end
   channel:close()
-  local stage, number = line:match("^error (%l+) (%d+)$")
+  local stage, number = line:match("^error (%l+) (%d%d?%d?)$")
   if not stage then
     return nil, errors.new("protocol", op, "the runner gave an answer that is none")
   end
@@ -156,8 +157,12 @@ function Runner:exec(spec)
     end
     out:finish()
   end
-  return supervised.join(spec,
-    { control = control, stdin = piped and out or nil, out = out, err = errs })
+  return supervised.join(spec, {
+    control = control, stdin = piped and out or nil, out = out, err = errs,
+    why = function()
+      return self.failure
+    end,
+  })
 end
 
 ---Makes a private directory there, which goes when it is closed, or with the runner.
