@@ -33,7 +33,7 @@ local function request(...)
 end
 
 local function broken(self, op)
-  local failure = self.failure
+  local failure = self.failure or self.link.broken
   return errors.new(failure and failure.kind == "protocol" and "protocol" or "lost", op,
     failure and failure.msg or "the runner is gone", { cause = failure })
 end
@@ -57,7 +57,7 @@ function Runner:open(op, ...)
   end
   local channel, msg, code = self.mux:open(request(...))
   if not channel then
-    return nil, errors.wrap(op, msg, code)
+    return nil, self.link.broken and broken(self, op) or errors.wrap(op, msg, code)
   end
   return channel
 end
@@ -160,7 +160,7 @@ function Runner:exec(spec)
   return supervised.join(spec, {
     control = control, stdin = piped and out or nil, out = out, err = errs,
     why = function()
-      return self.failure
+      return self.failure or self.link.broken
     end,
   })
 end

@@ -36,6 +36,7 @@ local MAX_PROGRAM = 1024 * 1024
 ---@class farcall.RunnerLink
 ---@field form "c"|"python"
 ---@field machine string of the environment, as uname -m says
+---@field broken? farcall.Error what it has done against the rules; it is ended for that
 ---@field private process? farcall.Process
 ---@field private waiting? function resumes the writer
 local Link = {}
@@ -281,6 +282,8 @@ local function hold(self, process)
     if failure.kind == "lost" then
       -- How the exec ended says whether its environment is still there.
       task.timeout(LAST_STATUS, process.wait, process)
+    else
+      self.broken = failure
     end
     process:kill()
     process = nil

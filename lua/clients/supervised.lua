@@ -323,7 +323,8 @@ local function why_ended(self)
   elseif broken and broken.kind == "protocol" then
     return errors.new("protocol", self.op, broken.msg, { cause = broken })
   end
-  return errors.new("lost", self.op, "its supervisor died")
+  return errors.new("lost", self.op, self.left and "nothing says that it has ended"
+    or "its supervisor died")
 end
 
 ---Waits until nothing of the tree is left.
