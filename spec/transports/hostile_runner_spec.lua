@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- A far side whose runner sends anything: its run ends with an error that has a kind, and other runs
--- in the same engine do not notice.
+-- A far side whose runner sends anything: its run ends with an error that has a kind, and other
+-- runs in the same engine do not notice.
 
 local engines = require("spec.support.engines")
 local fs = require("farcall.core.fs")
