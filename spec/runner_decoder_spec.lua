@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The Python runner's decoder by itself: frames that are mutated, thousands of times, in pieces.
--- What the whole runner does with such is in runner_python_spec.lua, the decoder in C in fuzz/mux.c.
+-- What the whole runner does with such is in runner_python_spec.lua; the decoder in C is in
+-- fuzz/mux.c.
 
 local fs = require("farcall.core.fs")
 local helper = require("spec.helper")

@@ -267,6 +267,24 @@ serve()]], "lost", nil, true },
 
 local SCRIPT = "print('never runs where it matters')"
 
+-- A script that stops the honest runner that carries it, or who holds the script for that.
+local STOPS = [[
+import os, signal, time
+holder = os.getppid()
+with open("/proc/%%d/stat" %% holder) as file:
+    runner = int(file.read().rsplit(")", 1)[1].split()[1])
+with open("/proc/%%d/cmdline" %% runner, "rb") as file:
+    assert b"serve" in file.read().split(b"\0")
+print("stops", flush=True)
+time.sleep(0.5)
+os.kill(%s, signal.SIGSTOP)
+time.sleep(1000)
+]]
+for _, who in ipairs({ "runner", "holder" }) do
+  CASES["is honest and has its " .. who .. " stopped"] = { false, "lost", "stops", true,
+    script = STOPS:format(who) }
+end
+
 -- Makes calls as long as the file is there.
 local HONEST = [[
 import os, time
@@ -294,8 +312,11 @@ local function with_engine(body)
     names[#names + 1] = { name = name, title = title, case = case,
       brief = case[2] == "timeout" or case[4] }
     assert(fs.mkdir(root .. "/" .. name, 448))
-    helper.write(root .. "/" .. name .. "/hostile.py", RUNNER .. case[1])
-    backends[name] = { use = "local", options = { cwd = root .. "/" .. name } }
+    if case[1] then
+      helper.write(root .. "/" .. name .. "/hostile.py", RUNNER .. case[1])
+    end
+    backends[name] = { use = "local",
+      options = { cwd = root .. "/" .. name, tree = "subreaper" } }
   end
   -- Those that take longest first.
   table.sort(names, function(a, b)
@@ -332,7 +353,7 @@ describe("a runner that means harm", function()
         running[#running + 1] = task.spawn(function()
           permits.acquire()
           local result, err = one:run({
-            script = SCRIPT, language = "python", backend = entry.name, transport = "stream",
+            script = entry.case.script or SCRIPT, language = "python", backend = entry.name, transport = "stream",
             timeout = entry.brief and 2 or 60,
           })
           permits.release()
