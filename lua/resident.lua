@@ -30,6 +30,7 @@ local CAPS = {
 ---@field private passed table<string, string> variables for all that is started
 ---@field private runner? farcall.Runner
 ---@field private coming? table the event of a runner that is being brought
+---@field private bringer? farcall.Task who brings it
 local Resident = {}
 Resident.__index = Resident
 
@@ -146,7 +147,7 @@ function Resident:bring()
     coming = task.event()
     self.coming = coming
     -- In a task of its own: it is for all who ask, and whoever came first may give up.
-    task.spawn(function()
+    self.bringer = task.spawn(function()
       -- Loaded here: most starts of the program never need it.
       local runner = require("farcall.clients.runner")
       local ok, one, failure = pcall(runner.start, self.bare or self.inner, {
@@ -216,8 +217,10 @@ end
 ---@async
 function Resident:close()
   self.closed = true
-  if self.coming then
-    self.coming.wait()
+  local coming = self.coming
+  if coming then
+    self.bringer:cancel(errors.new("unavailable", "runner", "the environment is closed"))
+    coming.wait()
   end
   if self.runner then
     self.runner:close()

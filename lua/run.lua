@@ -16,6 +16,8 @@ local toolset = require("farcall.toolset")
 local MAX_FILE_BYTES = 64 * 1024 * 1024
 -- Seconds that a script has after SIGINT before its tree is ended.
 local INTERRUPT_GRACE = 1
+-- Seconds that an environment has to finish what prepares a run which is to end.
+local PREPARATION_GRACE = 5
 
 ---@class farcall.Run
 ---@field id string
@@ -320,6 +322,16 @@ local function end_process(run)
   process:kill()
 end
 
+-- What an environment has been asked for may be half done: it may still answer.
+---@async
+local function end_preparation(run)
+  task.timeout(PREPARATION_GRACE, run.work.join, run.work)
+  if not run.process and not run.work:done() then
+    run.abandoned = true
+    run.work:cancel(errors.new("lost", "run " .. run.id, "its environment does not answer"))
+  end
+end
+
 ---Ends the run early. The first reason counts.
 ---@param reason "timeout"|"interrupted"
 ---@param detail string
@@ -331,6 +343,8 @@ function Run:stop(reason, detail, ask)
   self.stopped, self.stop_detail, self.asked = reason, detail, ask
   if self.process then
     task.spawn(end_process, self)
+  elseif self.work and not self.work:done() then
+    task.spawn(end_preparation, self)
   end
 end
 
@@ -359,7 +373,11 @@ local function hint_for(cfg, stderr)
 end
 
 local function describe_end(run, result, status, failure)
-  if failure then
+  if run.abandoned then
+    result.status = run.stopped
+    result.error = run.stop_detail .. "; its environment did not answer"
+    return
+  elseif failure then
     result.status, result.error, result.hint = "error", tostring(failure), failure.hint
     result.error_kind = failure.kind
     return
@@ -404,6 +422,20 @@ local function clean_up(run)
   end
 end
 
+-- In a task of its own, which ends when the run has to although an environment does not answer.
+---@async
+local function carry_out(run)
+  run.work = task.spawn(execute, run)
+  local ok, reason = pcall(run.work.join, run.work)
+  if not ok then
+    -- This task has been cancelled.
+    run.work:cancel(reason)
+    task.shield(run.work.join, run.work)
+    return false, reason
+  end
+  return run.work:join()
+end
+
 ---Runs the script to its end. Called once.
 ---@async
 ---@return table result
@@ -412,7 +444,7 @@ function Run:live()
   local timer = task.loop():timer(math.ceil(self.timeout * 1000), function()
     self:stop("timeout", ("the script took longer than %g s and was killed"):format(self.timeout))
   end)
-  local ok, status, failure = pcall(execute, self)
+  local ok, status, failure = carry_out(self)
   timer:close()
   local raised
   if not ok then
@@ -438,7 +470,7 @@ function Run:live()
   self.chain:close()
   self.journal:result(result)
   self.journal:close()
-  if raised and not (errors.is(raised) and raised.kind == "cancelled") then
+  if raised and not self.abandoned and not (errors.is(raised) and raised.kind == "cancelled") then
     error(raised, 0)
   end
   return result

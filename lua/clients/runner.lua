@@ -33,10 +33,13 @@ local function request(...)
   return table.concat({ ... }, "\0") .. "\0"
 end
 
+-- Why a runner failed is also why what was asked of it did; all else that ends it is a loss.
+local KEPT_KINDS = { protocol = true, unsupported = true }
+
 local function broken(self, op)
-  local failure = self.failure
-  return errors.new(failure and failure.kind == "unsupported" and "unsupported" or "lost", op,
-    failure and failure.msg or "the runner is gone", { cause = failure })
+  local failure = self.failure or self.link and self.link.broken
+  local kind = failure and KEPT_KINDS[failure.kind] and failure.kind or "lost"
+  return errors.new(kind, op, failure and failure.msg or "the runner is gone", { cause = failure })
 end
 
 -- Everything that goes through it fails from now on.
@@ -62,7 +65,7 @@ function Runner:open(op, ...)
   end
   local channel, msg, code = self.mux:open(request(...))
   if not channel then
-    return nil, errors.wrap(op, msg, code)
+    return nil, self.link.broken and broken(self, op) or errors.wrap(op, msg, code)
   end
   return channel
 end
@@ -123,7 +126,7 @@ local function answer(self, channel, op)
     return rest
   end
   channel:close()
-  local stage, number = line:match("^error (%l+) (%d+)$")
+  local stage, number = line:match("^error (%l+) (%d%d?%d?)$")
   if not stage then
     return nil, errors.new("protocol", op, "the runner gave an answer that is none")
   end
@@ -162,8 +165,12 @@ function Runner:exec(spec)
     end
     out:finish()
   end
-  return supervised.join(spec,
-    { control = control, stdin = piped and out or nil, out = out, err = errs })
+  return supervised.join(spec, {
+    control = control, stdin = piped and out or nil, out = out, err = errs,
+    why = function()
+      return self.failure or self.link.broken
+    end,
+  })
 end
 
 ---Makes a private directory there, which goes when it is closed, or with the runner.

@@ -42,6 +42,7 @@ local MAX_PROGRAM = 1024 * 1024
 ---@class farcall.RunnerLink
 ---@field form "c"|"python"
 ---@field machine string of the environment, as uname -m says
+---@field broken? farcall.Error what it has done against the rules; it is ended for that
 ---@field private process? farcall.Process
 ---@field private waiting? function resumes the writer
 local Link = {}
@@ -312,6 +313,8 @@ local function hold(self, process)
       if status and status.exit == 0 and self.mux:received() == 0 then
         failure = runner_link.unheard()
       end
+    else
+      self.broken = failure
     end
     process:kill()
     process = nil

@@ -16,6 +16,8 @@ local MAX_REST = 2 * 1024 * 1024
 local MAX_PIECE = 256 * 1024
 -- Killing takes the supervisor's own patience at most; beyond that it is not to be waited for.
 local KILL_PATIENCE = 15
+-- Nor are streams that should have ended with a tree that was killed.
+local STREAM_PATIENCE = 10
 local CONTROL_LINE = 512
 local CONTROL_FD = 3
 
@@ -81,6 +83,8 @@ local function settle(self)
   end
 end
 
+-- What a supervisor says. Each takes its line, or says false: it means nothing. The one of another
+-- machine may say anything.
 local WORDS = {}
 
 function WORDS.level(self, name)
@@ -88,17 +92,23 @@ function WORDS.level(self, name)
 end
 
 function WORDS.started(self, pid)
-  self.pid = tonumber(pid)
+  self.pid = tonumber(pid:match("^%d+$"))
+  if not self.pid then
+    return false
+  end
   self.started.set()
 end
 
 WORDS["exec-failed"] = function(self, rest)
-  local stage, number = rest:match("^(%S+) (%d+)$")
+  local stage, number = rest:match("^(%S+) (%d%d?%d?)$")
+  if not stage then
+    return false
+  end
   local text, name = proc.error_text(tonumber(number))
   if stage == "level" then
     text = ("trees cannot be held by %s here"):format(self.tree)
   elseif stage == "cwd" then
-    text = ("cannot enter directory %s: %s"):format(self.inner_cwd, text)
+    text = ("cannot enter directory %s: %s"):format(self.inner_cwd or "", text)
   elseif stage ~= "exec" then
     text = stage .. ": " .. text
   end
@@ -113,11 +123,19 @@ function WORDS.deadline(self)
 end
 
 function WORDS.exited(self, code)
-  self.status = { exit = tonumber(code) }
+  local number = tonumber(code:match("^%d%d?%d?$"))
+  if not number then
+    return false
+  end
+  self.status = { exit = number }
 end
 
-function WORDS.signalled(self, number)
-  self.status = { signal = tonumber(number), name = proc.signal_name(tonumber(number)) }
+function WORDS.signalled(self, rest)
+  local number = tonumber(rest:match("^%d%d?$"))
+  if not number then
+    return false
+  end
+  self.status = { signal = number, name = proc.signal_name(number) or rest }
 end
 
 -- The tree is gone or given up. If nobody saw its main process end, it died with the namespace.
@@ -130,8 +148,30 @@ end
 
 function WORDS.left(self, count)
   WORDS.gone(self)
-  self.left = tonumber(count)
+  self.left = tonumber(count:match("^%d+$")) or 1
   self.reaped = true
+end
+
+-- Whoever still reads is told of the end; what has not come by now does not count.
+local function end_streams(self)
+  for name, stream in pairs(self.streams) do
+    stream:close()
+    self.streams[name] = nil
+  end
+  if self.wake_reader then
+    self.wake_reader()
+  end
+end
+
+-- Nothing that it says counts any more.
+local function disbelieve(self)
+  self.failure = errors.new("protocol", self.op, "its supervisor said what means nothing")
+  self.status, self.silent, self.broken = nil, true, true
+  if self.lasting then
+    end_streams(self)
+  else
+    self.child:kill("KILL")
+  end
 end
 
 local function hear(self)
@@ -140,12 +180,14 @@ local function hear(self)
     if not line then
       if code == "EAGAIN" then
         return
+      elseif code == "LIMIT" then
+        disbelieve(self)
       end
       self.silent = true
     else
       local word, rest = line:match("^(%S+) ?(.*)$")
-      if WORDS[word] then
-        WORDS[word](self, rest)
+      if not WORDS[word] or WORDS[word](self, rest) == false then
+        disbelieve(self)
       end
     end
   end
@@ -183,6 +225,9 @@ function Process:read(max)
       end
     end
     if not next(self.streams) then
+      if self.last_output then
+        self.last_output:close()
+      end
       return nil
     end
     self:await_output()
@@ -270,6 +315,18 @@ function Process:signal(name)
   end
 end
 
+-- Why nothing is known of how the program ended.
+local function why_ended(self)
+  local broken = self.why and self.why()
+  if self.broken then
+    return self.failure
+  elseif broken and broken.kind == "protocol" then
+    return errors.new("protocol", self.op, broken.msg, { cause = broken })
+  end
+  return errors.new("lost", self.op, self.left and "nothing says that it has ended"
+    or "its supervisor died")
+end
+
 ---Waits until nothing of the tree is left.
 ---@async
 ---@return {exit?: integer, signal?: integer, name?: string}? status
@@ -279,7 +336,16 @@ function Process:wait()
   if self.status then
     return self.status
   end
-  return nil, errors.new("lost", self.op, "its supervisor died")
+  return nil, why_ended(self)
+end
+
+-- The streams of a tree that was killed end by themselves, unless the far side wants it otherwise.
+local function bound_streams(self)
+  if self.lasting and next(self.streams) and not self.last_output then
+    self.last_output = task.loop():timer(STREAM_PATIENCE * 1000, function()
+      end_streams(self)
+    end)
+  end
 end
 
 ---Ends the tree: TERM, grace, KILL. Returns when nothing is left. Idempotent.
@@ -287,7 +353,7 @@ end
 ---@param grace? number seconds instead of those set at the start
 function Process:kill(grace)
   if self.ended.is_set() then
-    return
+    return bound_streams(self)
   end
   if not self.silent then
     self.control:write(grace and ("kill %d\n"):format(grace * 1000) or "kill\n")
@@ -298,9 +364,13 @@ function Process:kill(grace)
       self.left = self.left or 1
       self.child:kill("KILL")
       finish(self)
+      if self.lasting then
+        end_streams(self)
+      end
     end)
   end
   self.ended.wait()
+  bound_streams(self)
 end
 
 -- The program as a supervisor behind a prefix takes it.
@@ -413,14 +483,23 @@ local function await_start(self)
   if not ok then
     -- Cancelled: nobody else knows of this process.
     task.shield(self.kill, self)
+    if self.lasting then
+      end_streams(self)
+    end
     error(reason, 0)
   end
   if self.pid then
     return self
   end
   self.ended.wait()
-  return nil, self.failure or errors.new("lost", self.op, "its supervisor died",
-    { partial = last_words(self) })
+  local failure = self.failure or why_ended(self)
+  if not self.failure then
+    failure.partial = last_words(self)
+  end
+  if self.lasting then
+    end_streams(self)
+  end
+  return nil, failure
 end
 
 ---Starts a program. Returns when it runs.
@@ -490,8 +569,8 @@ end
 ---has gone.
 ---@async
 ---@param spec farcall.supervised.Spec as for order()
----@param channels {control: table, stdin?: table, out: table, err: table} stdin may be out, whose
----other direction it is then
+---@param channels {control: table, stdin?: table, out: table, err: table, why?: function} stdin may
+---be out, whose other direction it is then; why tells what became of whoever carries them
 ---@return farcall.Supervised?
 ---@return farcall.Error? err
 ---@nodiscard
@@ -501,6 +580,7 @@ function supervised.join(spec, channels)
     grace = spec.grace, tree = spec.tree, op = "exec " .. spec.argv[1],
     inner_cwd = spec.inner_cwd, streams = { out = channels.out, err = channels.err }, rest = {},
     started = task.event(), ended = task.event(), reaped = true, lasting = true,
+    why = channels.why,
   }, Process))
 end
 
