@@ -106,7 +106,7 @@ def well_formed(data):
 
 def fed(pieces):
     """Whether the rules were broken, and all that it said."""
-    runner = Checked("0" * 32, 1, None)
+    runner = Checked("0" * 32, 1, 45000, None)
     runner.poll, said, broken = select.poll(), b"", False
     try:
         for piece in pieces:
