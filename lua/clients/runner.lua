@@ -162,8 +162,15 @@ function Runner:exec(spec)
     end
     out:finish()
   end
-  return supervised.join(spec,
+  local process
+  process, err = supervised.join(spec,
     { control = control, stdin = piped and out or nil, out = out, err = errs })
+  if process then
+    function process.cause()
+      return self.failure
+    end
+  end
+  return process, err
 end
 
 ---Makes a private directory there, which goes when it is closed, or with the runner.

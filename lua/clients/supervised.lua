@@ -279,7 +279,9 @@ function Process:wait()
   if self.status then
     return self.status
   end
-  return nil, errors.new("lost", self.op, "its supervisor died")
+  local cause = self.cause and self.cause()
+  return nil, errors.new("lost", self.op, cause and "the link to its runner was lost: " .. cause.msg
+    or "its supervisor died", { cause = cause })
 end
 
 ---Ends the tree: TERM, grace, KILL. Returns when nothing is left. Idempotent.
