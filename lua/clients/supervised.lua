@@ -323,8 +323,8 @@ local function why_ended(self)
   elseif broken and broken.kind == "protocol" then
     return errors.new("protocol", self.op, broken.msg, { cause = broken })
   end
-  return errors.new("lost", self.op, self.left and "nothing says that it has ended"
-    or "its supervisor died")
+  return errors.new("lost", self.op, broken and "the link to its runner was lost: " .. broken.msg
+    or self.left and "nothing says that it has ended" or "its supervisor died", { cause = broken })
 end
 
 ---Waits until nothing of the tree is left.

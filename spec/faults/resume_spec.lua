@@ -286,7 +286,8 @@ for caller in callers:
           cut()
         end, { link_grace = SHORT_GRACE })
         faults.ended(result, {
-          status = "error", kind = "lost", output = "begun first\n",
+          status = "error", kind = "lost", error = "link to its runner was lost: %S",
+          output = "begun first\n",
           calls = how == "calling" and { "note done", "note unknown" } or { "note done" },
         })
         once(notes, how == "calling" and { "first", "second" } or { "first" })
