@@ -147,7 +147,7 @@ end
 
 -- One exec that becomes the runner, or leads to it. Its hello, or why there is none.
 ---@async
-local function converse(self, process, mark)
+local function converse(self, process, mark, first)
   while true do
     local line = next_line(self, process, mark)
     if not line then
@@ -158,9 +158,11 @@ local function converse(self, process, mark)
     local word, rest = line:match("^(%l+) ?(.*)$")
     if word == "kept" then
       self.kept = true
+      process:write(first)
     elseif word == "send" and self.programs[rest] then
       self.form, self.kept = rest == "python" and "python" or "c", false
-      local sent, err = process:write(self.programs[rest].text)
+      -- Nothing may come before the program: what reads it takes so many bytes.
+      local sent, err = process:write(self.programs[rest].text .. first)
       if not sent then
         return nil, err
       end
@@ -184,10 +186,8 @@ local function bring(self, verb, seconds)
   if not process then
     return nil, err
   end
-  if verb == "attach" then
-    process:write(("%s %.0f\n"):format(self.token, self.mux:received()))
-  end
-  local ok, rest, failure = pcall(task.timeout, seconds, converse, self, process, mark)
+  local first = verb == "attach" and ("%s %.0f\n"):format(self.token, self.mux:received()) or ""
+  local ok, rest, failure = pcall(task.timeout, seconds, converse, self, process, mark, first)
   if ok and rest then
     return process, rest
   end
