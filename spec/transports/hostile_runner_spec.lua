@@ -354,8 +354,8 @@ describe("a runner that means harm", function()
         running[#running + 1] = task.spawn(function()
           permits.acquire()
           local result, err = one:run({
-            script = entry.case.script or SCRIPT, language = "python", backend = entry.name, transport = "stream",
-            timeout = entry.brief and 2 or 60,
+            script = entry.case.script or SCRIPT, language = "python", backend = entry.name,
+            transport = "stream", timeout = entry.brief and 2 or 60,
           })
           permits.release()
           local got = result and (result.status == "error" and result.error_kind or result.status)
@@ -391,7 +391,7 @@ describe("a runner that means harm", function()
     ["resumed 99999999"] = "protocol", ["resumed -1"] = "protocol", ["resumed"] = "protocol",
     ["resumed 0\n\255\255\255\255\255\255\255\255"] = "protocol", ["none at all"] = "lost",
   }) do
-    it(("is not believed that it has %q"):format(answer), helper.task(function()
+    it(("is not believed that it has %s"):format(answer:gsub("%c.*", " and noise")), function()
       local dir = helper.scratch()
       local words = answer:gsub("\n", "\\n"):gsub("\255", "\\xff")
       helper.write(dir .. "/runner.py", RUNNER .. ([[
@@ -413,6 +413,6 @@ time.sleep(0.2)]]):format(words))
         assert.equal(kind, err.kind)
         one:close()
       end)
-    end))
+    end)
   end
 end)
