@@ -5,6 +5,7 @@
 local engines = require("spec.support.engines")
 local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
+local runner = require("farcall.clients.runner")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
 
@@ -353,8 +354,8 @@ describe("a runner that means harm", function()
         running[#running + 1] = task.spawn(function()
           permits.acquire()
           local result, err = one:run({
-            script = entry.case.script or SCRIPT, language = "python", backend = entry.name, transport = "stream",
-            timeout = entry.brief and 2 or 60,
+            script = entry.case.script or SCRIPT, language = "python", backend = entry.name,
+            transport = "stream", timeout = entry.brief and 2 or 60,
           })
           permits.release()
           local got = result and (result.status == "error" and result.error_kind or result.status)
@@ -384,4 +385,34 @@ describe("a runner that means harm", function()
     -- Sanitizers need their own share.
     assert.is_true(system.rss_bytes() - before < 600e6)
   end)
+
+  -- A link that it cuts, and then what it says it has received and sent.
+  for answer, kind in pairs({
+    ["resumed 99999999"] = "protocol", ["resumed -1"] = "protocol", ["resumed"] = "protocol",
+    ["resumed 0\n\255\255\255\255\255\255\255\255"] = "protocol", ["none at all"] = "lost",
+  }) do
+    it(("is not believed that it has %s"):format(answer:gsub("%c.*", " and noise")), function()
+      local dir = helper.scratch()
+      local words = answer:gsub("\n", "\\n"):gsub("\255", "\\xff")
+      helper.write(dir .. "/runner.py", RUNNER .. ([[
+if verb == "attach":
+    out(b"\n" + mark.encode() + b" %s\n")
+    silence()
+hello()
+time.sleep(0.2)]]):format(words))
+      engines.with({}, function(engine)
+        local one = assert(runner.start(assert(engine:environment("local")).inner, {
+          dir = dir, forms = { "python" }, grace = 2, here = false,
+        }))
+        assert(helper.eventually(function()
+          return not one:alive()
+        end, 60), "it is believed")
+        assert.equal(kind, one.failure.kind, tostring(one.failure))
+        local directory, err = one:directory({ "/tmp" })
+        assert.is_nil(directory)
+        assert.equal(kind, err.kind)
+        one:close()
+      end)
+    end)
+  end
 end)
