@@ -47,10 +47,11 @@ local function splitter(nonce)
       tail = ""
       return ""
     end
-    local from, to, code = tail:find(last .. "(%d+)\n")
+    local from, to, code, how = tail:find(last .. "(%d+)([ exit]*)\n")
     if from then
       local own = tail:sub(1, from - 1)
       self.state, self.code, tail = "done", tonumber(code), tail:sub(to + 1)
+      self.exit_called = how ~= ""
       return own
     end
     -- Only what could belong to a mark waits.
@@ -135,6 +136,7 @@ local function heard(self, name, bytes)
   deliver(turn, name, stream.take(bytes))
   local other = turn.streams[name == "out" and "err" or "out"]
   if stream.state == "done" and other.state == "done" then
+    turn.exit_called = stream.exit_called
     conclude(turn, { exit = stream.code })
   end
 end

@@ -228,7 +228,8 @@ class Run:
             exec(code, main.__dict__)
             return 0
         except SystemExit as end:
-            return exit_code(end.code)
+            signal.signal(signal.SIGINT, ignore)
+            return f"{exit_code(end.code)} exit"
         except BaseException as error:
             signal.signal(signal.SIGINT, ignore)
             report(error)
@@ -332,7 +333,8 @@ def serve(pairs):
         report(error)
     signal.signal(signal.SIGINT, ignore)
     if os.getpid() != link.pid:
-        sys.exit(code)  # a child that the script has forked came to the script's end
+        # A child that the script has forked came to the script's end.
+        sys.exit(int(str(code).split()[0]))
     State.run = None
     link.alarm(False)
     flush()

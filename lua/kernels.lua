@@ -220,7 +220,8 @@ function Claim:open(run, spec, open)
   end
   self.own = slot.kernel
   run.transport, run.transport_reason = self.own.transport, self.own.reason
-  return self.own:turn(turn_job, token, on_request)
+  self.current = self.own:turn(turn_job, token, on_request)
+  return self.current
 end
 
 local function add_note(result, note)
@@ -231,6 +232,7 @@ end
 ---@param result table
 function Claim:describe(result)
   result.session, result.session_state = self.name, self.state
+  result.exit_called = self.current and self.current.exit_called or nil
   if self.lost then
     add_note(result, ("session %s began anew, what it knew was lost: %s"):format(self.name,
       self.lost))

@@ -16,6 +16,7 @@ cli.COMMANDS = {
   { "run", "run a script and serve its tool calls" },
   { "exec", "run one command in the environment" },
   { "shell", "use the environment's persistent shell" },
+  { "repl", "run Python statements in the environment, as they are typed" },
   { "check", "look for mistakes in configuration, policies and backends, offline" },
   { "doctor", "tell what works here and how to mend what does not" },
   { "config", "print every setting with where it comes from" },

@@ -51,8 +51,9 @@ end
 ---SIGHUP interrupt the engine's runs, so that body sees them end; without a run, or the second
 ---time, body itself is cancelled where it waits.
 ---@param body async fun(engine: farcall.Engine): integer
+---@param on_signal? fun(engine: farcall.Engine, name: string): boolean asked first
 ---@return integer exit code
-function session.with_engine(args, ui, flags, body)
+function session.with_engine(args, ui, flags, body, on_signal)
   local cfg, err = session.config(args, flags)
   if not cfg then
     return session.fail(ui, err)
@@ -64,6 +65,9 @@ function session.with_engine(args, ui, flags, body)
     local engine = require("farcall.engine").new(cfg)
     local interrupted, own
     local signals = assert(task.loop():signals({ "INT", "TERM", "HUP" }, function(name)
+      if on_signal and on_signal(engine, name) then
+        return
+      end
       local again = interrupted
       interrupted = true
       if not engine:interrupt(name) or again then

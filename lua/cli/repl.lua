@@ -1,0 +1,146 @@
+-- SPDX-License-Identifier: MIT
+local session = require("farcall.cli.session")
+local statements = require("farcall.cli.statements")
+local system = require("farcall.core.system")
+
+local repl = {}
+
+local STDOUT, STDERR = 1, 2
+local EXIT_BY_STATUS = { timeout = 124, refused = 126, interrupted = 130 }
+local EXIT_PIPE = 141
+
+repl.description = [[
+Runs the Python statements of standard input in the environment, one after the other in one
+interpreter; each is a run of its own, with its own deadline and number of calls. Ctrl-C interrupts
+the statement, Ctrl-D or exit() ends.]]
+
+repl.epilog = [[
+Examples:
+  farcall repl                      # statements from the terminal
+  farcall repl -b box --timeout 20
+  printf 'x = 41\nx + 1\n' | farcall repl
+
+Exit code: that of the last statement, as `farcall run` has it.]]
+
+function repl.configure(command)
+  session.add_backend_flags(command)
+  command:option("--session", "Name of the session."):argname("NAME"):default("repl")
+  command:option("--timeout", "Seconds for each statement."):argname("S"):convert(session.number)
+  command:option("--max-calls", "Tool calls of each statement."):argname("N")
+    :convert(session.number)
+end
+
+local function make_hooks(engine, state, ui)
+  local hooks = {}
+  ---@async
+  function hooks.ask(question)
+    return ui:ask(question)
+  end
+  if ui.json then
+    return hooks
+  end
+  ---@async
+  function hooks.stdout(bytes)
+    local _, _, code = ui:stream(STDOUT, bytes)
+    if code == "EPIPE" and not state.reader_gone then
+      state.reader_gone = true
+      engine:interrupt("PIPE")
+    end
+  end
+  ---@async
+  function hooks.stderr(bytes)
+    ui:stream(STDERR, bytes)
+  end
+  return hooks
+end
+
+-- What the statement has not said itself.
+local function show(ui, result)
+  if ui.json then
+    ui:out_json(result)
+  elseif result.status == "timeout" or result.status == "refused" or not result.exit_code then
+    ui:fail(result.error)
+  end
+  if not ui.json and result.hint and (result.session_lost or result.session_state == "lost") then
+    ui:say("farcall: " .. result.hint)
+  end
+end
+
+local function prompt(state, ui)
+  if state.prompting then
+    ui:err(state.reader:pending() and "... " or ">>> ")
+  end
+end
+
+---Runs one statement. Returns an exit code when it was the last.
+---@async
+local function perform(engine, state, ui, text)
+  state.busy, state.interrupted = true, false
+  local job = { language = "python", script = text, echo = true }
+  for name, value in pairs(state.job) do
+    job[name] = value
+  end
+  local result, err = engine:run(job, state.hooks)
+  state.busy = false
+  if not result then
+    return session.fail(ui, err)
+  end
+  show(ui, result)
+  state.code = EXIT_BY_STATUS[result.status] or session.code_of(result)
+  return state.reader_gone and EXIT_PIPE or result.exit_called and state.code or nil
+end
+
+---@async
+local function converse(engine, state, ui)
+  local line
+  repeat
+    prompt(state, ui)
+    line = ui:read_line()
+    local complete = line and state.reader:feed(line, state.prompting)
+      or { state.reader:finish() }
+    if not line and state.prompting then
+      ui:err("\n")
+    end
+    for _, text in ipairs(complete) do
+      local code = perform(engine, state, ui, text)
+      if code then
+        return code
+      end
+    end
+  until not line
+  return state.code
+end
+
+function repl.run(args, ui)
+  local options, err = session.backend_options(args)
+  if not options then
+    return session.fail(ui, err)
+  end
+  local state = {
+    reader = statements.new(), code = 0,
+    prompting = system.isatty(0) and ui.terminal and not ui.quiet,
+    job = { session = args.session, backend = args.backend, options = options },
+  }
+  local function on_signal(engine, name)
+    if name ~= "INT" then
+      return false
+    elseif state.busy then
+      -- The second time it is for farcall.
+      local first = not state.interrupted
+      state.interrupted = true
+      return first and engine:interrupt(name)
+    elseif state.prompting then
+      state.reader:reset()
+      ui:err("\nKeyboardInterrupt\n")
+      prompt(state, ui)
+    end
+    return state.prompting
+  end
+  local flags = { timeout = args.timeout, max_calls = args.max_calls }
+  return session.with_engine(args, ui, flags, function(engine)
+    state.hooks = make_hooks(engine, state, ui)
+    return converse(engine, state, ui)
+  end, on_signal)
+end
+
+return repl
