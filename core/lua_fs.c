@@ -175,6 +175,14 @@ static int lua_fs_chmod(lua_State *L) {
   return system_outcome(L, chmod(path, mode), path);
 }
 
+// fs.truncate(path, size): the file ends there
+static int lua_fs_truncate(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  double size = luaL_checknumber(L, 2);
+  luaL_argcheck(L, size >= 0 && size <= FILE_SIZE_MAX, 2, "not a size");
+  return system_outcome(L, truncate(path, (off_t)size), path);
+}
+
 // fs.rmtree(path): success also when there is nothing
 static int lua_fs_rmtree(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
@@ -301,11 +309,14 @@ int luaopen_farcall_core_fs(lua_State *L) {
       {NULL, NULL},
   };
   static const luaL_Reg functions[] = {
-      {"mkdtemp", lua_fs_mkdtemp},   {"mkdir", lua_fs_mkdir},       {"list", lua_fs_list},
-      {"stat", lua_fs_stat},         {"unlink", lua_fs_unlink},     {"rmdir", lua_fs_rmdir},
-      {"rename", lua_fs_rename},     {"chmod", lua_fs_chmod},       {"rmtree", lua_fs_rmtree},
-      {"realpath", lua_fs_realpath}, {"readlink", lua_fs_readlink}, {"read", lua_fs_read},
-      {"appender", lua_fs_appender}, {"lock", lua_fs_lock},         {NULL, NULL},
+      {"mkdtemp", lua_fs_mkdtemp},   {"mkdir", lua_fs_mkdir},
+      {"list", lua_fs_list},         {"stat", lua_fs_stat},
+      {"unlink", lua_fs_unlink},     {"rmdir", lua_fs_rmdir},
+      {"rename", lua_fs_rename},     {"chmod", lua_fs_chmod},
+      {"rmtree", lua_fs_rmtree},     {"realpath", lua_fs_realpath},
+      {"readlink", lua_fs_readlink}, {"read", lua_fs_read},
+      {"appender", lua_fs_appender}, {"lock", lua_fs_lock},
+      {"truncate", lua_fs_truncate}, {NULL, NULL},
   };
   static const luaL_Reg lock[] = {{"close", lock_close}, {NULL, NULL}};
   static const luaL_Reg none[] = {{NULL, NULL}};

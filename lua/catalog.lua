@@ -16,7 +16,7 @@ local MAX_TEMPLATE = 16 * 1024 * 1024
 ---@field private cfg farcall.Config
 ---@field private backends table<string, farcall.Backend>
 ---@field private templates table<string, {text: string, template: farcall.StubTemplate}> by path
----@field private toolsets table<string, farcall.Toolset> those without files of the operator's
+---@field private toolsets table<string, {toolset: farcall.Toolset, from: table[]}>
 ---@field private stubs table the files of stubs, by toolset and template
 local catalog = {}
 catalog.__index = catalog
@@ -296,20 +296,46 @@ function catalog:template(job)
   return load_template(self, path)
 end
 
----The tools of these names. A toolset is the same for every run, and nobody changes it; one with
----files of the operator's is made anew each time, as they are then.
+local MAX_TOOLSETS = 64
+
+-- Whether the tools of a set are what they were when it was made.
+local function is_current(self, known, names)
+  for i, name in ipairs(names) do
+    if self.cfg.tools[name] ~= known.from[i] then
+      return false
+    end
+  end
+  return true
+end
+
+---The tools of these names. One set serves many runs, unless its tools may come out of files, which
+---may change.
 ---@param names string[]
 ---@return farcall.Toolset?
 ---@return farcall.Error? err
 ---@nodiscard
 function catalog:toolset(names)
-  local key = table.concat(names, " ")
-  local tools, err = self.toolsets[key], nil
-  if not tools then
-    tools, err = toolset.new({ cfg = self.cfg, names = names })
-    self.toolsets[key] = tools and not tools:from_files() and tools or nil
+  if #(self.cfg.tool_path or {}) > 0 then
+    return toolset.new({ cfg = self.cfg, names = names })
   end
-  return tools, err
+  local key = table.concat(names, "\0")
+  local known = self.toolsets[key]
+  if known and is_current(self, known, names) then
+    return known.toolset
+  end
+  local made, err = toolset.new({ cfg = self.cfg, names = names })
+  if made then
+    known = { toolset = made, from = {} }
+    for i, name in ipairs(names) do
+      known.from[i] = self.cfg.tools[name] or nil
+    end
+    -- Jobs that narrow their tools each in their own way would fill the memory.
+    if self.kept == MAX_TOOLSETS then
+      self.toolsets, self.kept = {}, 0
+    end
+    self.toolsets[key], self.kept = known, (self.kept or 0) + 1
+  end
+  return made, err
 end
 
 ---The files of the stub through which a script calls these tools.

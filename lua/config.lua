@@ -19,7 +19,7 @@ local config = {}
 
 local DEFAULT_LIMITS = {
   timeout = 300, max_calls = 50, parallel_calls = 16, stdout_bytes = 50000, stderr_bytes = 10000,
-  spill_bytes = 5000000, sessions = 16, session_idle = 1800,
+  spill_bytes = 5000000, sessions = 16, session_idle = 1800, journal_days = 90,
 }
 
 ---The variables that count, in the order of the help. Any other that begins with FARCALL_ is an
@@ -36,11 +36,13 @@ config.VARIABLES = {
   { name = "FARCALL_RUNNERS", doc = "the directory with the programs of runners" },
   { name = "FARCALL_LUA", doc = "the directory that holds farcall's Lua files, as farcall/" },
   { name = "FARCALL_RUN_DIR", doc = "set for scripts: where their socket and stub are" },
+  { name = "FARCALL_RUNNER", doc = "set for scripts: the program that joins sh with their socket" },
   { name = "FARCALL_MARK", doc = "set for scripts elsewhere: their processes are known by it" },
 }
 
 ---@class farcall.Config
----@field backends table<string, {use: string, options: table, origin: string, dir: string}>
+---@field backends table<string, {use: string, options: table, labels?: table, cost?: number,
+---origin: string, dir: string}>
 ---@field default_backend? string
 ---@field policies {name?: string, path?: string, options: table, origin: string}[]
 ---@field tools table<string, table> the configuration's own tools

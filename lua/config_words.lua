@@ -26,6 +26,7 @@ config_words.LIMITS = {
   spill_bytes = { "bytes of output kept in a file", 0 },
   sessions = { "interpreters that wait for their session's next run", 1 },
   session_idle = { "seconds after which one that waits is ended", 1 },
+  journal_days = { "days after which the journal of a run is removed; 0: never", 0 },
 }
 
 local TOOL_FIELDS = {
@@ -207,6 +208,23 @@ local function twice(what, name, earlier)
   return nil, ("%s '%s' is there already, at %s"):format(what, name, earlier.origin)
 end
 
+-- What is said of a backend and is no option of it; labels and cost are for policies.
+local ABOUT_BACKEND = { use = true, labels = true, cost = true }
+
+local PLAIN = { string = true, number = true, boolean = true }
+
+local function are_labels(value)
+  if type(value) ~= "table" then
+    return false
+  end
+  for name, item in pairs(value) do
+    if type(name) ~= "string" or not PLAIN[type(item)] then
+      return false
+    end
+  end
+  return true
+end
+
 local function add_backend(words, layer, dir)
   named(words, layer, "backend", function(name, where)
     if layer.backends[name] then
@@ -215,15 +233,20 @@ local function add_backend(words, layer, dir)
     return function(fields)
       local options = {}
       for key, value in pairs(fields) do
-        if key ~= "use" then
+        if not ABOUT_BACKEND[key] then
           options[key] = value
         end
       end
       if fields.use ~= nil and type(fields.use) ~= "string" then
         return "use: expected the name of a backend, got a " .. type(fields.use)
+      elseif fields.labels ~= nil and not are_labels(fields.labels) then
+        return 'labels: expected { name = "text", a number or a boolean }'
+      elseif fields.cost ~= nil and type(fields.cost) ~= "number" then
+        return "cost: expected a number, got a " .. type(fields.cost)
       end
       layer.backends[name] = {
         use = fields.use or name, options = options, origin = where, dir = dir,
+        labels = fields.labels, cost = fields.cost,
       }
       return nil
     end

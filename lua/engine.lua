@@ -11,10 +11,12 @@ local json = require("farcall.core.json")
 local kernels = require("farcall.kernels")
 local oneshot = require("farcall.oneshot")
 local policy = require("farcall.policy")
-local schema = require("farcall.schema")
+local pools = require("farcall.pools")
+local runs = require("farcall.runs")
 local shell = require("farcall.shell")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
+local toolset = require("farcall.toolset")
 local watchdog = require("farcall.core.watchdog")
 
 ---@class farcall.Engine
@@ -36,11 +38,16 @@ engine.__index = engine
 ---@field transport? "uds"|"stream"|"file" the way that calls take; the first that works when absent
 ---@field session? string runs of one session have one interpreter, one after the other
 ---@field reset? boolean the session begins anew
+---@field pool? integer so many environments of the place, of which the run gets one
+---@field id? string of a batch; for policies
+---@field labels? table<string, string|number|boolean> for policies
 ---@field echo? boolean of a session: values of expressions are printed, as at Python's prompt
 
 ---@class farcall.Hooks what the caller wants to hear while the script runs
 ---@field stdout? async fun(bytes: string) cleaned output as it comes
 ---@field stderr? async fun(bytes: string)
+---@field starting? async fun(about: {run_id: string, backend: string}): true?, farcall.Error? the
+---script is about to be started, and is not when this fails; before it nothing was executed
 ---@field call? fun(record: farcall.CallRecord) a call has ended
 ---@field ask? async fun(question: string): boolean a policy wants a human's word
 
@@ -68,6 +75,9 @@ function engine.new(cfg)
     cfg = cfg, catalog = catalog.new(cfg), runs = {},
     -- What policies keep for longer than a run, by policy.
     operator = {},
+    -- Of each backend: runs that it has, and why it could not be used when last tried.
+    running = {}, troubles = {},
+    pools = pools.new(),
     kernels = kernels.new(cfg.limits),
     environments = environments.new({
       environ = cfg.environ, passthrough = cfg.passthrough, runtime_dir = cfg.runtime_dir,
@@ -97,7 +107,8 @@ local function check_job(job)
   return true
 end
 
-local function narrowed(names, allow)
+local function narrowed(cfg, allow)
+  local names = cfg.enabled_tools or {}
   if not allow then
     return names
   end
@@ -107,9 +118,8 @@ local function narrowed(names, allow)
   end
   for _, name in ipairs(allow) do
     if not listed[name] then
-      local near = schema.suggest(name, names)
       return nil, errors.new("usage", "allow", "no listed tool is called " .. name,
-        { hint = near and "did you mean " .. near .. "?" or nil })
+        { hint = toolset.why_not(cfg, name) })
     end
     kept[#kept + 1] = name
   end
@@ -126,6 +136,15 @@ local function joined(first, second)
   return all
 end
 
+-- What policies are told of a job.
+local function facts_of(run)
+  local job = run.job
+  return {
+    language = run.template.language, backend = job.backend, timeout = run.timeout, id = job.id,
+    labels = job.labels, script_bytes = #job.script,
+  }
+end
+
 ---@return farcall.PolicyChain?
 ---@return farcall.Error? err
 local function open_chain(self, run)
@@ -133,7 +152,7 @@ local function open_chain(self, run)
   return policy.chain({
     policies = joined(self.cfg.policies, run.job.policies), policy_path = self.cfg.policy_path,
     run_id = run.id, operator = self.operator, now = system.time, random = math.random,
-    job = { language = run.template.language, backend = run.job.backend, timeout = run.timeout },
+    job = facts_of(run),
     validate = function(tool, arguments)
       return tools:get(tool).validator(arguments)
     end,
@@ -154,7 +173,7 @@ local function prepare(self, job)
     return nil, err
   end
   local names
-  names, err = narrowed(self.cfg.enabled_tools or {}, job.allow)
+  names, err = narrowed(self.cfg, job.allow)
   if not names then
     return nil, err
   end
@@ -180,12 +199,13 @@ end
 
 ---The backends that a policy may choose from.
 local function candidates(self, job)
-  if job.backend then
-    return { { name = job.backend } }
-  end
   local list = {}
-  for name in pairs(self.cfg.backends) do
-    list[#list + 1] = { name = name }
+  for name in pairs(job.backend and { [job.backend] = true } or self.cfg.backends) do
+    local configured = self.cfg.backends[name] or {}
+    list[#list + 1] = {
+      name = name, labels = configured.labels or {}, cost = configured.cost,
+      running = self.running[name] or 0, error = self.troubles[name],
+    }
   end
   table.sort(list, function(a, b)
     return a.name < b.name
@@ -193,12 +213,42 @@ local function candidates(self, job)
   return list
 end
 
+-- Counts the run among those of its backend, and finds it an environment.
+---@async
+local function find_environment(self, run)
+  local name = run.where.name
+  self.running[name] = (self.running[name] or 0) + 1
+  run.placed = true
+  if (run.job.pool or 1) > 1 then
+    run.seat = self.pools:take(run.where, run.job.pool)
+  end
+  local env, err = open_environment(self, run.where)
+  self.troubles[name] = err and tostring(err) or nil
+  if not env and run.seat then
+    run.seat:failed()
+  end
+  return env, err
+end
+
+-- Gives back what the run took by being settled.
+local function unsettle(self, run)
+  if run.placed then
+    local name = run.where.name
+    self.running[name] = self.running[name] - 1
+  end
+  if run.seat then
+    run.seat:leave()
+  end
+  if run.claim then
+    run.claim:release()
+  end
+end
+
 ---Opens what the run needs: its place, its environment, its journal.
 ---@async
 local function settle(self, run)
   local job = run.job
-  local facts = { language = run.template.language, backend = job.backend, timeout = run.timeout }
-  local name, err = run.chain:place(facts, candidates(self, job))
+  local name, err = run.chain:place(facts_of(run), candidates(self, job))
   if not name and err then
     return nil, err
   end
@@ -206,7 +256,7 @@ local function settle(self, run)
   if not run.where then
     return nil, err
   end
-  run.env, err = open_environment(self, run.where)
+  run.env, err = find_environment(self, run)
   if not run.env then
     return nil, err
   end
@@ -227,7 +277,28 @@ local function settle(self, run)
   if not run.journal then
     return nil, err
   end
+  runs.prune(self.cfg.state_dir, self.cfg.limits.journal_days)
   return true
+end
+
+---What is wrong with a job as far as that can be known before anything is started.
+---@param job farcall.Job
+---@return true?
+---@return farcall.Error? err
+---@nodiscard
+function engine:check(job)
+  local parts, err = prepare(self, job)
+  if not parts then
+    return nil, err
+  end
+  parts.chain:close()
+  -- A policy may choose another.
+  if not job.backend and #(job.policies or {}) + #self.cfg.policies > 0 then
+    return true
+  end
+  local where
+  where, err = self.catalog:backend(job.backend, job.options)
+  return where and true, err
 end
 
 ---Runs one job to its end.
@@ -242,17 +313,18 @@ function engine:run(job, hooks)
   if not parts then
     return nil, err
   end
-  local settled
-  settled, err = settle(self, parts)
-  if not settled then
+  local fine, settled
+  fine, settled, err = pcall(settle, self, parts)
+  if not fine or not settled then
     parts.chain:close()
-    if parts.claim then
-      parts.claim:release()
-    end
-    if err.kind == "denied" and err.op == "placement" then
+    unsettle(self, parts)
+    if not fine then
+      error(settled, 0)
+    elseif err.kind == "denied" and err.op == "placement" then
       return {
         run_id = parts.id, status = "refused", error = err.msg, output = "", stderr = "",
         backend = job.backend, tool_calls_made = 0, calls = json.array({}), duration_seconds = 0,
+        started = false,
       }
     end
     return nil, err
@@ -261,9 +333,7 @@ function engine:run(job, hooks)
   self.runs[run] = true
   local ok, result = pcall(run.live, run)
   self.runs[run] = nil
-  if parts.claim then
-    parts.claim:release()
-  end
+  unsettle(self, parts)
   if not ok then
     error(result, 0)
   end

@@ -29,6 +29,7 @@ environments.__index = environments
 ---@field name string of the configuration, or of the backend itself
 ---@field backend farcall.Backend
 ---@field options table<string, any>
+---@field member? integer which one, where there are several environments of one kind
 
 -- What may be there although opening it failed.
 local UNCERTAIN = { lost = true, timeout = true, cancelled = true, protocol = true,
@@ -93,6 +94,7 @@ function environments.fingerprint(where, without)
     local value = where.options[name]
     parts[#parts + 1] = name .. "=" .. (json.encode({ value }) or tostring(value))
   end
+  parts[#parts + 1] = where.member and "#" .. where.member
   return table.concat(parts, "\0")
 end
 

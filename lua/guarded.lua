@@ -370,6 +370,17 @@ function Guarded:alive()
   return not self.raw.alive or self.raw:alive()
 end
 
+---What is written to an exec's standard input does not arrive: bytes travel in commands from now
+---on.
+function Guarded:without_stdin()
+  local caps = {}
+  for name, value in pairs(self.caps) do
+    caps[name] = value
+  end
+  caps.stdin = "none"
+  self.caps, self.bare.caps = caps, caps
+end
+
 ---@async
 function Guarded:close()
   return self.raw:close()
@@ -384,6 +395,12 @@ function guarded.wrap(raw, caps)
   local self = setmetatable({
     raw = raw, bare = bare, caps = caps, name = raw.name, cwd = raw.cwd,
   }, Guarded)
+  if raw.restore then
+    function bare.restore(_, ...)
+      return raw:restore(...)
+    end
+    self.restore = bare.restore
+  end
   if raw.get then
     function self.get(_, ...)
       return raw:get(...)

@@ -107,6 +107,18 @@ local function file_to_disk(path)
   return ok, err
 end
 
+-- This process, as others may look whether it is still there. Asked for once, and by a child that
+-- was forked off once more.
+local own = {}
+
+local function this_process()
+  local pid = system.pid()
+  if own.pid ~= pid then
+    own = { host = system.hostname(), pid = pid, start = identity.start_of(pid) }
+  end
+  return own
+end
+
 ---Begins the journal of a run.
 ---@param options {state_dir: string, run_id: string, job: table, sync?: "end"|"call"}
 ---@return farcall.Journal?
@@ -121,11 +133,7 @@ function journal.open(options)
     sync = options.sync or "end",
   }, Journal)
   local op = "journal " .. self.dir
-  local pid = system.pid()
-  local job = {
-    started = system.time(),
-    engine = { host = system.hostname(), pid = pid, start = identity.start_of(pid) },
-  }
+  local job = { started = system.time(), engine = this_process() }
   for key, value in pairs(options.job or {}) do
     job[key] = value
   end

@@ -186,6 +186,8 @@ class Run:
             os.environb[name] = value
         sys.argv = [self.path, *self.args]
         main.__file__ = self.path
+        if self.echo:
+            del main.__file__  # there is none that a child of multiprocessing could read
 
     def clear(self):
         for name in ("token", "socket", os.path.basename(self.path)):
@@ -223,6 +225,7 @@ class Run:
         try:
             code = self.compile()
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             if link.waiting():
                 raise KeyboardInterrupt
             exec(code, main.__dict__)

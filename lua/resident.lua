@@ -12,6 +12,9 @@ local resident = {}
 -- surer levels would give every process a view of its own of what runs there.
 local GRACE, TREE = 2, "subreaper"
 
+-- What an exec says and is told to find out whether it hears, and for how many seconds.
+local READY, PATIENCE = "ready", 10
+
 -- What every environment can do while a runner lives in it.
 local CAPS = {
   argv = true, stdin = "stream", stdout = "stream", split = true, status = "exact",
@@ -22,6 +25,7 @@ local CAPS = {
 ---@field inner farcall.Env as its backend opened it, under its guard if it needs one
 ---@field raw farcall.Env as its backend opened it
 ---@field bare? farcall.Env its execs without a guard, where it has one
+---@field private passed table<string, string> variables for all that is started
 ---@field private runner? farcall.Runner
 ---@field private coming? table the event of a runner that is being brought
 local Resident = {}
@@ -72,11 +76,30 @@ local function start_inside(self, spec)
   return process and hold(self, process), err
 end
 
+-- What is let through, under what this one sets.
+local function with_passed(self, spec)
+  if not next(self.passed) then
+    return spec
+  end
+  local full, variables = {}, {}
+  for key, value in pairs(spec) do
+    full[key] = value
+  end
+  for _, source in ipairs({ self.passed, spec.env or {} }) do
+    for name, value in pairs(source) do
+      variables[name] = value
+    end
+  end
+  full.env = variables
+  return full
+end
+
 ---@async
 ---@param spec farcall.StartSpec
 ---@return farcall.Process?
 ---@return farcall.Error? err
 function Resident:start(spec)
+  spec = with_passed(self, spec)
   -- What has a life of its own is watched by files of the environment: see transports/file.lua.
   if spec.life or not self:has_runner() then
     return self.inner:start(spec)
@@ -116,8 +139,9 @@ function Resident:bring()
   if err then
     return nil, err
   end
-  if not self.coming then
-    local coming = task.event()
+  local coming = self.coming
+  if not coming then
+    coming = task.event()
     self.coming = coming
     -- In a task of its own: it is for all who ask, and whoever came first may give up.
     task.spawn(function()
@@ -138,11 +162,53 @@ function Resident:bring()
         or errors.new("internal", "runner", tostring(one))) or failure)
     end)
   end
-  return self.coming.wait()
+  -- Not self.coming: what fails at once is over by now.
+  return coming.wait()
 end
 
+-- Whether an exec gets what is written to its standard input, as far as one can tell.
+---@async
+local function hears(self)
+  local process = (self.bare or self.inner):start({
+    argv = { "sh", "-c", "printf %s " .. READY .. "; exec cat" }, stdin = "pipe",
+  })
+  if not process then
+    return true
+  end
+  local said, status = "", nil
+  local _, err = task.timeout(PATIENCE, function()
+    process:write(READY)
+    process:close_stdin()
+    for stream, bytes in function()
+      return process:read(#READY)
+    end do
+      said = stream == "out" and said .. bytes or said
+    end
+    status = process:wait()
+  end)
+  task.shield(process.kill, process)
+  -- One that was lost tells nothing.
+  local over = status and status.exit == 0 or err and err.kind == "timeout"
+  return not (over and said == READY)
+end
+
+---No runner could be had. Finds out whether the reason is that standard input goes nowhere: a start
+---file reads it, something in between keeps it. Then the environment counts as one without.
+---@async
+---@return boolean so
+function Resident:is_deaf()
+  local inner = self.inner
+  if inner.without_stdin and inner.caps.stdin == "stream" and not hears(self) then
+    inner:without_stdin()
+    self.caps = inner.caps
+    return true
+  end
+  return false
+end
+
+-- A runner that waits for a new link still holds what it has started.
 function Resident:alive()
-  return not self.inner.alive or self.inner:alive()
+  return not self.inner.alive or self.inner:alive() or not self.closed and self:has_runner()
 end
 
 ---@async
@@ -172,11 +238,12 @@ function resident.wrap(inner, raw, options)
     inner = inner, raw = raw, bare = inner.bare, caps = inner.caps, name = inner.name,
     cwd = inner.cwd,
     shell = raw.shell or "sh", tree = raw.tree or TREE, grace = raw.grace or GRACE,
-    link_grace = raw.link_grace or 0, runners = options,
+    link_grace = raw.link_grace or 0, runners = options, passed = raw.passed or {},
     running = setmetatable({}, { __mode = "k" }),
   }, Resident)
-  for _, name in ipairs({ "get", "put" }) do
-    if inner[name] then
+  for _, name in ipairs({ "get", "put", "exec" }) do
+    -- Whoever can start processes needs no way to run them to their end.
+    if inner[name] and (name ~= "exec" or not inner.start) then
       self[name] = function(_, ...)
         return inner[name](inner, ...)
       end

@@ -11,6 +11,7 @@ local places = require("farcall.places")
 local shell = require("farcall.shell")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
+local toolset = require("farcall.toolset")
 
 local MAX_FILE_BYTES = 64 * 1024 * 1024
 -- Seconds that a script has after SIGINT before its tree is ended.
@@ -33,6 +34,8 @@ local INTERRUPT_GRACE = 1
 ---@field private session? farcall.uds.Session|farcall.file.Session
 ---@field private process? farcall.Process
 ---@field private stopped? "timeout"|"interrupted"
+---@field private starting? async fun(about: table): true?, farcall.Error? the caller's hook
+---@field private begun boolean it may be that something of the script was executed
 local Run = {}
 Run.__index = Run
 
@@ -124,7 +127,7 @@ end
 ---@return farcall.Run
 function Run.new(parts, hooks)
   local run = setmetatable(parts, Run)
-  run.token = new_token()
+  run.token, run.starting, run.begun = new_token(), hooks.starting, false
   run.stdout = new_output(run, "stdout", hooks.stdout)
   run.stderr = new_output(run, "stderr", hooks.stderr)
   run.dispatch = dispatch.new({
@@ -255,6 +258,25 @@ local function open_session(run)
   return open_transport(run, spec)
 end
 
+-- Failures of a start by which it is certain that there was none.
+local NEVER_STARTED = { exec = true, not_found = true, usage = true, unsupported = true }
+
+---@async
+---@return farcall.Process?
+---@return farcall.Error? err
+local function start_script(run)
+  if run.starting then
+    local ok, err = run.starting({ run_id = run.id, backend = run.where.name })
+    if not ok then
+      return nil, err
+    end
+  end
+  run.begun = true
+  local process, err = run.session:start()
+  run.begun = process ~= nil or not NEVER_STARTED[err.kind]
+  return process, err
+end
+
 ---@async
 ---@return {exit?: integer, name?: string}? status of the script
 ---@return farcall.Error? err
@@ -265,7 +287,7 @@ local function execute(run)
     return nil, err
   end
   local process
-  process, err = run.session:start()
+  process, err = start_script(run)
   if not process then
     return nil, err
   end
@@ -312,6 +334,8 @@ function Run:stop(reason, detail, ask)
   end
 end
 
+-- What a script's last words mean: a pattern, and a text in which its capture stands, or a function
+-- of cfg and the capture.
 local HINTS = {
   { "this Python has no module (json)", "install the whole of Python where the script runs (%s is"
     .. " in python3, not in python3-minimal)" },
@@ -319,14 +343,16 @@ local HINTS = {
     "the module %s is not installed in the script's environment" },
   { "NameError: name '([%w_]+)' is not defined",
     "if %s is a tool, import it: from farcall import ..." },
-  { "ImportError: cannot import name '([%w_]+)' from '[%w_]+'", "no listed tool is called %s" },
+  { "ImportError: cannot import name '([%w_]+)' from '([%w_]+)'", function(cfg, name, module)
+    return module == cfg.stub_options.module and toolset.why_not(cfg, name) or nil
+  end },
 }
 
-local function hint_for(stderr)
+local function hint_for(cfg, stderr)
   for _, rule in ipairs(HINTS) do
-    local name = stderr:match(rule[1])
+    local name, more = stderr:match(rule[1])
     if name then
-      return rule[2]:format(name)
+      return type(rule[2]) == "string" and rule[2]:format(name) or rule[2](cfg, name, more)
     end
   end
   return nil
@@ -347,7 +373,7 @@ local function describe_end(run, result, status, failure)
     result.status = "error"
     result.error = status.exit and ("the script exited with code %d"):format(status.exit)
       or ("the script was ended by signal %s"):format(status.name)
-    result.hint = hint_for(result.stderr)
+    result.hint = hint_for(run.cfg, result.stderr)
   end
 end
 
@@ -401,7 +427,7 @@ function Run:live()
     execs = self.session and self.session.execs, runner = self.session and self.session.runner,
     tool_calls_made = self.dispatch.made, calls = json.array(self.dispatch.records),
     calls_omitted = self.dispatch.omitted > 0 and self.dispatch.omitted or nil,
-    duration_seconds = task.now() - began,
+    duration_seconds = task.now() - began, started = self.begun,
   }
   describe_output(self, result)
   describe_end(self, result, status, failure)

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- The journals of past and present runs, read in whatever state a kill left them; journal.lua
--- writes them. Each is a directory STATE_DIR/runs/ID.
+-- The journals of past and present runs, read in whatever state a kill left them, and removed when
+-- they are old; journal.lua writes them. Each is a directory STATE_DIR/runs/ID.
 
+local atomicfile = require("farcall.core.atomicfile")
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
 local identity = require("farcall.identity")
@@ -127,6 +128,42 @@ function runs.list(state_dir)
     end
   end
   return found
+end
+
+-- The time of this file, beside the directory, is that of the latest pruning.
+local PRUNED = "/runs.pruned"
+local DAY = 86400
+-- Directories that are removed in one go: whoever does it has a script to run.
+local AT_ONCE = 200
+
+---Removes the journals of runs that ended so many days ago, once a day.
+---@param state_dir string
+---@param days? integer 0 or absent: none is ever removed
+---@param now? number unix seconds
+---@return integer count of those removed
+function runs.prune(state_dir, days, now)
+  local dir = runs.dir(state_dir)
+  now = now or system.time()
+  local last = fs.stat(state_dir .. PRUNED)
+  if (days or 0) == 0 or last and now - last.mtime < DAY then
+    return 0
+  end
+  local count = 0
+  for _, name in ipairs(fs.list(dir) or {}) do
+    local path = dir .. "/" .. name
+    local stat = runs.is_id(name) and fs.stat(path, true)
+    if stat and stat.type == "directory" and now - stat.mtime > days * DAY
+      and not is_running(read_json(path .. "/" .. JOB))
+    then
+      -- The next run goes on.
+      if count == AT_ONCE then
+        return count
+      end
+      count = count + (fs.rmtree(path) and 1 or 0)
+    end
+  end
+  atomicfile.write(state_dir .. PRUNED, "", { mode = 384, sync = false })
+  return count
 end
 
 return runs

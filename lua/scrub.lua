@@ -60,4 +60,19 @@ function scrub.environment(environ, passthrough)
   return passed
 end
 
+---What of the operator's variables is let through to where none of them is otherwise, but for what
+---is set there.
+---@param ctx farcall.BackendContext
+---@param set? table<string, string>
+---@return table<string, string>
+function scrub.passed(ctx, set)
+  local passed = {}
+  for _, name in ipairs(ctx.passthrough or {}) do
+    if not (set and set[name]) then
+      passed[name] = ctx.environ[name]
+    end
+  end
+  return passed
+end
+
 return scrub

@@ -77,8 +77,9 @@ watch() {
     sleep 1
     n=$((n + 1))
     [ "$dir" != - ] || continue
+    # The script may have put there what is not to be opened: that is no sign of the engine.
     new=
-    read -r new < "$dir/turn"
+    [ ! -f "$dir/turn" ] || [ -L "$dir/turn" ] || read -r new < "$dir/turn"
     if [ "$new" = "$beat" ]; then idle=$((idle + 1)); else idle=0 beat=$new; fi
     [ "$idle" -lt "$lease" ] || break
     [ $((n % 20)) -ne 0 ] || ring t

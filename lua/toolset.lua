@@ -153,6 +153,32 @@ function toolset.available(cfg)
   return names
 end
 
+local function contains(list, name)
+  for _, item in ipairs(list or {}) do
+    if item == name then
+      return true
+    end
+  end
+  return false
+end
+
+---Why a name is none of the tools that a script may call, and what to do about it, in words.
+---@param cfg farcall.Config
+---@param name string
+---@return string
+function toolset.why_not(cfg, name)
+  if contains(cfg.enabled_tools, name) then
+    return ("the tool %s is not among those that this run allows"):format(name)
+  elseif contains(toolset.available(cfg), name) then
+    local origin = (cfg.origins or {}).tools
+    return ("there is a tool %s, but it is not listed: put its name into tools { ... }%s"):format(
+      name, origin and (" (%s)"):format(origin) or " of the configuration")
+  end
+  local near = schema.suggest(name, cfg.enabled_tools or {})
+  return ("there is no tool %s%s"):format(name, near and (": did you mean %s?"):format(near)
+    or "; `farcall tools` lists what there is")
+end
+
 ---The tools of these names. No names are no tools.
 ---@param options {cfg: farcall.Config, names: string[]}
 ---@return farcall.Toolset?
@@ -181,17 +207,6 @@ function toolset.new(options)
   end
   table.sort(self.sorted)
   return self
-end
-
----Whether a tool of it is a file of the operator's.
----@return boolean
-function toolset:from_files()
-  for _, tool in pairs(self.tools) do
-    if tool.path then
-      return true
-    end
-  end
-  return false
 end
 
 ---@param name string

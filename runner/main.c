@@ -10,9 +10,17 @@
 #include "serve.h"
 #include "words.h"
 
+#define LEASE_MS 45000
+
 static int serve(int argc, char **argv) {
-  struct serve_options options = {.mark = argv[2], .dir = argc == 5 ? argv[4] : NULL};
+  struct serve_options options = {
+      .mark = argv[2], .lease_ms = LEASE_MS, .dir = argc == 5 ? argv[4] : NULL};
+  char *lease = strchr(argv[3], ':');
+  if (lease != NULL) {
+    *lease++ = '\0';
+  }
   if (!words_number(argv[3], 10, 1000000000, &options.grace_ms) ||
+      (lease != NULL && !words_number(lease, 10, 1000000000, &options.lease_ms)) ||
       strlen(options.mark) != DOOR_MARK) {
     return -1;
   }
@@ -43,7 +51,7 @@ static int choose(int argc, char **argv) {
 int main(int argc, char **argv) {
   int status = choose(argc, argv);
   if (status < 0) {
-    fputs("usage: farcall-runner serve MARK GRACE_MS [DIR]\n"
+    fputs("usage: farcall-runner serve MARK GRACE_MS[:LEASE_MS] [DIR]\n"
           "       farcall-runner attach MARK DIR\n"
           "       farcall-runner connect PATH\n"
           "       farcall-runner ask PATH\n"

@@ -57,6 +57,7 @@ MAX_ANSWERS = 1 << 20  # and with the answers, beyond which the engine is not li
 MAX_KEPT = 4 << 20  # what the engine has not acknowledged
 MAX_REST = 2 << 20  # what a pipe may still give when its tree has gone
 ORPHAN_GRACE_MS = 1000  # TERM to KILL when the engine has gone
+LEASE_MS = 45000  # how long the engine may be silent before its link counts as lost
 GIVE_UP_MS = 10000  # how long killing may take
 TOUCH_MS = 30000  # directories of live runs must not look old
 
@@ -450,8 +451,8 @@ def leave(runner, number):
 class Runner:
     """Carries the bytes of all channels over one link at a time."""
 
-    def __init__(self, mark, grace, directory):
-        self.mark, self.grace, self.directory = mark, grace, directory
+    def __init__(self, mark, grace, lease, directory):
+        self.mark, self.grace, self.lease, self.directory = mark, grace, lease, directory
         self.poll, self.handlers, self.events = select.poll(), {}, {}
         self.channels, self.keepers = {}, {}
         self.last_theirs, self.last_ours = 0, -1
@@ -480,7 +481,7 @@ class Runner:
 
     def take_link(self, link):
         self.drop_link()
-        self.link, self.lost_at = link, None
+        self.link, self.lost_at, self.heard_at = link, None, now_ms()
         self.watch(link.source, select.POLLIN, self.read_link)
 
     def drop_link(self):
@@ -492,6 +493,7 @@ class Runner:
             os.dup2(self.null, 2)
 
     def read_link(self, fd, _):
+        self.heard_at = now_ms()
         try:
             if self.token.missing:
                 self.token.read(fd)
@@ -523,6 +525,8 @@ class Runner:
             self.written(size)
         if self.link:
             room = self.frames_size < MAX_ANSWERS
+            if not room:
+                self.heard_at = now_ms()  # it may have said something
             self.watch(self.link.source, select.POLLIN if room else 0, self.read_link)
 
     def link_ready(self, *_):
@@ -733,11 +737,16 @@ class Runner:
         ahead, touched = [PROGRAMS, SERVICES, SCRIPT, TREES], now_ms()
         while not self.over:
             self.flush()
-            timeout = TOUCH_MS
             if not self.link:
                 timeout = self.lost_at + self.grace - now_ms()
                 if timeout <= 0 or self.token.missing:
                     return
+            else:
+                # The engine lets nobody wait for a sign of life longer than a part of the lease.
+                timeout = self.heard_at + self.lease - now_ms()
+                if timeout <= 0:
+                    self.drop_link()
+                    continue
             ready = self.poll.poll(0 if ahead else min(timeout, TOUCH_MS))
             for fd, events in ready:
                 handler = self.handlers.get(fd)
@@ -758,10 +767,10 @@ def fail(mark, stage, error):
     os._exit(1)
 
 
-def serve(mark, grace, directory):
+def serve(mark, grace, lease, directory):
     stage = "directory"
     try:
-        runner = Runner(mark, grace, directory)
+        runner = Runner(mark, grace, lease, directory)
         if grace:
             need(SERVICES)
             need(DOOR)
@@ -779,15 +788,16 @@ def serve(mark, grace, directory):
 
 def main(verb="", *words):
     right = verb in ("serve", "attach") and len(words) in (2, 3) and len(words[0]) == MARK_SIZE
-    if verb == "serve" and right and words[1].isdigit():
+    grace, _, lease = words[1].partition(":") if right else ("", "", "")
+    if verb == "serve" and grace.isdigit() and (lease or "0").isdigit():
         directory = os.fsencode(words[2]) if len(words) > 2 else None
-        serve(words[0], int(words[1]) if directory else 0, directory)
+        serve(words[0], int(grace) if directory else 0, int(lease or LEASE_MS), directory)
     elif verb == "attach" and right and len(words) == 2 or verb == "connect" and len(words) == 1:
         need(SERVICES)
         need(DOOR)
         globals()[verb](*words)
     else:
-        sys.stderr.write("usage: farcall-runner serve MARK GRACE_MS [DIR]\n"
+        sys.stderr.write("usage: farcall-runner serve MARK GRACE_MS[:LEASE_MS] [DIR]\n"
                          "       farcall-runner attach MARK DIR\n"
                          "       farcall-runner connect PATH\n")
         os._exit(2)

@@ -38,7 +38,7 @@ struct serve {
   struct watch signals;
   struct door door;
   enum phase phase;
-  int64_t deadline; // of the phase, monotonic milliseconds; INT64_MAX: none
+  int64_t deadline; // of the phase, monotonic milliseconds
   char token[DOOR_TOKEN];
   size_t token_size;
   bool has_token;
@@ -136,6 +136,13 @@ static void lose_link(struct serve *serve) {
   }
 }
 
+// The engine has been heard of. It lets nobody wait for that longer than a part of the lease.
+static void renew_lease(struct serve *serve) {
+  if (serve->phase == PHASE_LINKED) {
+    serve->deadline = now_ms() + (int64_t)serve->options->lease_ms;
+  }
+}
+
 // Writes as much as the link takes.
 static void flush(struct serve *serve) {
   const char *bytes;
@@ -188,6 +195,7 @@ static void on_in(void *data, uint32_t events) {
     lose_link(serve);
     return;
   }
+  renew_lease(serve);
   ssize_t at = serve->has_token ? 0 : feed_token(serve, serve->input, (size_t)size);
   if (at < 0 ||
       (at < size && mux_feed(serve->runner.mux, serve->input + at, (size_t)(size - at)) != 0)) {
@@ -226,7 +234,7 @@ static void on_attach(void *data, const struct door_knock *knock, int in, int ou
   snprintf(line, sizeof line, "\n%.*s resumed %llu\n", DOOR_MARK, knock->mark,
            (unsigned long long)mux_received(serve->runner.mux));
   serve->phase = PHASE_LINKED;
-  serve->deadline = INT64_MAX;
+  renew_lease(serve);
   if (send(peer, "ok", 2, MSG_DONTWAIT | MSG_NOSIGNAL) != 2 || link_say(&serve->link, line) != 0 ||
       watch_set(&serve->runner.watches, &serve->peer, EPOLLIN) != 0) {
     lose_link(serve);
@@ -326,18 +334,15 @@ static int say_hello(const struct serve *serve) {
 static void run(struct serve *serve) {
   while (serve->phase != PHASE_ENDING || serve->runner.trees > 0) {
     flush(serve);
-    int timeout = -1;
-    if (serve->deadline != INT64_MAX) {
-      int64_t left = serve->deadline - now_ms();
-      if (left <= 0 && serve->phase == PHASE_ENDING) {
-        return;
-      }
-      if (left <= 0) {
-        begin_end(serve);
-        continue;
-      }
-      timeout = left < 1000000 ? (int)left : 1000000;
+    int64_t left = serve->deadline - now_ms();
+    if (left <= 0 && serve->phase == PHASE_ENDING) {
+      return;
     }
+    if (left <= 0) {
+      (serve->phase == PHASE_LINKED ? lose_link : begin_end)(serve);
+      continue;
+    }
+    int timeout = left < 1000000 ? (int)left : 1000000;
     if (watches_wait(&serve->runner.watches, timeout) != 0 || serve->runner.quit) {
       begin_end(serve);
     }
@@ -362,7 +367,7 @@ int serve_main(const struct serve_options *options) {
   } STAGES[] = {
       {"mux", open_mux}, {"signals", open_signals}, {"link", open_link}, {"directory", open_door}};
   serve.options = options;
-  serve.deadline = INT64_MAX;
+  renew_lease(&serve);
   watch_init(&serve.peer, -1, on_peer, &serve);
   spawn_prepare();
   program_announce();

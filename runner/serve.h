@@ -11,6 +11,7 @@
 struct serve_options {
   const char *mark;  // 32 hexadecimal digits with which the first line begins
   uint64_t grace_ms; // how long to go on without a link; 0: not at all
+  uint64_t lease_ms; // how long the engine may be silent before its link counts as lost
   const char *dir;   // where the door is (door.h); NULL: there is none
 };
 

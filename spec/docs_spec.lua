@@ -34,6 +34,45 @@ local function farcall(dir, arguments)
   return text, tonumber(code)
 end
 
+-- Where one page sends the reader, a page is, and the place in it.
+describe("the docs", function()
+  -- Written by whoever writes what they are about.
+  local TO_COME = { ["docs/sessions.md"] = true, ["docs/batch.md"] = true }
+
+  local function pages()
+    local list = {}
+    local pipe = assert(io.popen("ls *.md docs/*.md docs/backends/*.md"))
+    for path in pipe:lines() do
+      list[#list + 1] = path
+    end
+    pipe:close()
+    return list
+  end
+
+  local function anchors_of(text)
+    local anchors = {}
+    for title in ("\n" .. text):gmatch("\n#+ ([^\n]+)") do
+      anchors[(title:lower():gsub("[^%w%- ]", ""):gsub(" ", "-"))] = true
+    end
+    return anchors
+  end
+
+  it("lead to pages and places that are there", function()
+    for _, page in ipairs(pages()) do
+      for target in helper.read(page):gmatch("%]%(([^)%s]+)%)") do
+        local path, anchor = target:match("^([^#]*)#?(.*)$")
+        if not path:find("^%a+:") then
+          local full = path == "" and page or (page:match("^(.*/)") or "") .. path
+          full = full:gsub("[^/]+/%.%./", "")
+          assert.is_truthy(TO_COME[full] or fs.stat(full), page .. " leads to " .. full)
+          assert.is_truthy(anchor == "" or TO_COME[full]
+            or anchors_of(helper.read(full))[anchor], page .. " leads to " .. target)
+        end
+      end
+    end
+  end)
+end)
+
 describe("docs/scripting.md", function()
   it("has a configuration that passes the check", function()
     local text, code = farcall(examples(), "check -C farcall.lua")
@@ -81,6 +120,24 @@ print(disk_free(path="/")["total_kb"] > 0)
     local text, code = farcall(dir, "run -C farcall.lua x.dash")
     assert.matches("disk_free\nread_file\nterminal\nweather\nword_count\n", text)
     assert.equal(0, code)
+  end)
+
+  it("has scripts in other languages that run as they are", function()
+    local dir = helper.scratch()
+    local text = helper.read("docs/scripting.md")
+    local said = {
+      ["totals.js"] = "a 1\ntrue not_found\ntrue\n",
+      ["totals.lua"] = "2\t1\nfalse\tnot_found\na\nb\n\n",
+    }
+    local count = 0
+    for name, code in text:gmatch("<!%-%- script: (%S+) %-%->\n```%l+\n(.-)```") do
+      helper.write(dir .. "/" .. name, code)
+      local printed, status = farcall(dir, "run " .. name)
+      assert.equal(said[name], printed)
+      assert.equal(0, status)
+      count = count + 1
+    end
+    assert.equal(2, count)
   end)
 
   it("says in --json what is there", function()

@@ -170,6 +170,33 @@ describe("journal", function()
     assert.equal("unfinished", assert(journal.list(state))[1].status)
   end)
 
+  it("removes the runs that ended long ago, once a day and not those that go on", helper.task(
+    function()
+      local runs = require("farcall.runs")
+      for _, id in ipairs({ "old", "new", "on" }) do
+        local j = open(id)
+        j:close()
+      end
+      -- Its engine, this process, is alive; the others' are none that there is.
+      for _, id in ipairs({ "old", "new" }) do
+        helper.write(state .. "/runs/" .. id .. "/job.json", '{"engine":{"host":"x","pid":1}}')
+      end
+      for _, id in ipairs({ "old", "on" }) do
+        os.execute(("touch -d '10 days ago' %s/runs/%s"):format(state, id))
+      end
+      helper.write(state .. "/runs/what is this", "")
+      assert.equal(0, runs.prune(state, 0))
+      assert.equal(0, runs.prune(state, 11))
+      os.remove(state .. "/runs.pruned")
+      assert.equal(1, runs.prune(state, 9))
+      local names = fs.list(state .. "/runs")
+      table.sort(names)
+      assert.same({ "new", "on", "what is this" }, names)
+      os.execute(("touch -d '10 days ago' %s/runs/new"):format(state))
+      assert.equal(0, runs.prune(state, 9))
+      assert.equal(1, runs.prune(state, 9, system.time() + 86500))
+    end))
+
   it("takes no event after its end", helper.task(function()
     local j = open()
     j:close()

@@ -454,6 +454,23 @@ for _, form in ipairs(FORMS) do
       link:close()
     end))
 
+    it("gives up an engine that is silent for too long", helper.task(function()
+      local link = start({ lease = 2000 })
+      local run = link:exec(TREE)
+      -- Pings are signs of life.
+      for _ = 1, 8 do
+        task.sleep(0.4)
+        link.mux:ping()
+      end
+      alive(run, 5)
+      assert(helper.eventually(function()
+        return link.runner_ended.how
+      end))
+      assert.same({ how = "exit", number = 0 }, link.runner_ended)
+      all_gone(run)
+      link:release()
+    end))
+
     describe("with a grace", function()
       local function start_graceful(grace)
         return start({ grace = grace or 60000, dir = helper.scratch() .. "/link" })

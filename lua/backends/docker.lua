@@ -3,9 +3,11 @@
 -- makes has no capabilities, no new privileges, no network, and bounded memory, processors and
 -- processes, unless told otherwise.
 
+local binds = require("farcall.binds")
 local docker_api = require("farcall.clients.docker_api")
 local docker_process = require("farcall.clients.docker_process")
 local errors = require("farcall.errors")
+local scrub = require("farcall.scrub")
 local task = require("farcall.task")
 
 local LABEL = "farcall.engine"
@@ -57,7 +59,7 @@ function backend.check(options)
   if (options.image == nil) == (options.attach == nil) then
     return false, "one of image and attach is needed, and not both"
   end
-  return true
+  return binds.check(options.binds)
 end
 
 -- Process 1 only has to stay and to reap: wait takes every child, also those that others left.
@@ -336,7 +338,7 @@ function backend.open(options, ctx)
   end
   return setmetatable({
     name = options.attach or ctx.name, caps = backend.caps, api = api, id = id, owned = owned,
-    options = options, running = {},
+    options = options, running = {}, passed = scrub.passed(ctx, options.env),
   }, Env)
 end
 

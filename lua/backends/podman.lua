@@ -3,6 +3,7 @@
 -- memory, processors and processes, unless told otherwise. (Podman's service behind a socket speaks
 -- Docker's language: for that, and for containers that exist already, there is the backend docker.)
 
+local binds = require("farcall.binds")
 local cjson = require("cjson.safe")
 local command = require("farcall.clients.command")
 local command_service = require("farcall.clients.command_service")
@@ -44,6 +45,10 @@ local backend = {
   },
   caps = command.CAPS,
 }
+
+function backend.check(options)
+  return binds.check(options.binds)
+end
 
 local function create(options, ctx)
   local words = {

@@ -6,6 +6,7 @@ local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
 local openssh = require("farcall.clients.openssh")
 local past_noise = require("farcall.clients.past_noise")
+local scrub = require("farcall.scrub")
 local ssh_config = require("farcall.clients.ssh_config")
 local ssh_session = require("farcall.clients.ssh_session")
 
@@ -179,6 +180,33 @@ function Env:alive()
   return not self.closed and self.session:alive()
 end
 
+---A new connection where the last one is lost. What ran in that one is lost with it.
+---@async
+---@param anew? boolean also where the last one is not known to be dead
+---@return true?
+---@return farcall.Error? err
+function Env:restore(anew)
+  if not self.closed and self.session:alive() and not anew then
+    return true
+  end
+  local session, err
+  if not self.closed then
+    session, err = self.connect()
+  end
+  if self.closed then
+    if session then
+      session:close()
+    end
+    return nil, errors.new("unavailable", self.name, "the environment is closed")
+  elseif not session then
+    return nil, err
+  end
+  local last = self.session
+  self.session = session
+  last:close()
+  return true
+end
+
 ---@async
 function Env:close()
   if not self.closed then
@@ -204,8 +232,11 @@ function backend.open(options, ctx)
     return nil, err
   end
   local planned = plan(options, said, ctx.environ)
+  local function again()
+    return connect(options, planned, said, ctx)
+  end
   local session
-  session, err = connect(options, planned, said, ctx)
+  session, err = again()
   if not session then
     err.hint = err.hint or HINTS[err.code]
     return nil, err
@@ -217,8 +248,8 @@ function backend.open(options, ctx)
   local mark = past_noise.new()
   caps.max_command = (session.max_command or ssh_session.max_command) - mark.overhead
   return setmetatable({
-    name = planned.user .. "@" .. options.host, session = session, mark = mark, caps = caps,
-    cwd = options.cwd, link_grace = options.link_grace,
+    name = planned.user .. "@" .. options.host, session = session, connect = again, mark = mark,
+    caps = caps, cwd = options.cwd, link_grace = options.link_grace, passed = scrub.passed(ctx),
   }, Env)
 end
 

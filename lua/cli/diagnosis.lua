@@ -158,6 +158,40 @@ function diagnosis.python(cfg)
     seconds > SLOW_START and "`python3 -X importtime -c pass` tells what takes the time" or nil)
 end
 
+-- Programs of runners that belong to an installation.
+local RUNNERS = { "farcall-runner-x86_64", "farcall-runner-aarch64", "runner.py" }
+
+---The programs that go to environments, and what is to be expected of each backend, as far as it
+---can be told without opening one.
+---@return farcall.Finding
+function diagnosis.runners(cfg)
+  local by = { uds = {}, stream = {}, file = {} }
+  for _, row in ipairs(require("farcall.catalog").new(cfg):list("backend")) do
+    local caps = row.caps or {}
+    local live = caps.stdin == "stream" and caps.stdout == "stream"
+    table.insert(by[caps.same_host and "uds" or live and "stream" or "file"], row.name)
+  end
+  local expected = {}
+  for _, way in ipairs({ "uds", "stream", "file" }) do
+    if #by[way] > 0 then
+      expected[#expected + 1] = ("%s for %s"):format(way, table.concat(by[way], ", "))
+    end
+  end
+  local missing = {}
+  for _, name in ipairs(RUNNERS) do
+    if not (cfg.runner_dir and fs.stat(cfg.runner_dir .. "/" .. name)) then
+      missing[#missing + 1] = name
+    end
+  end
+  local message = "transports to be expected: " .. table.concat(expected, "; ")
+  if #missing == 0 then
+    return finding("runners", "ok", message)
+  end
+  return finding("runners", "warn", ("%s is not there%s"):format(table.concat(missing, ", "),
+    #missing == #RUNNERS and ": calls travel by files where they could by stream" or ""),
+    "build or install farcall whole, or set FARCALL_RUNNERS")
+end
+
 ---A script with one call on this machine, with the built-in defaults: what is left to be wrong is
 ---in the configuration.
 ---@async
@@ -178,7 +212,8 @@ function diagnosis.run(cfg)
   local took = task.now() - began
   probe:close()
   if result and result.status == "success" and result.output == "served\n" then
-    return finding("run", "ok", ("a script with one call took %.0f ms"):format(took * 1e3))
+    return finding("run", "ok", ("a script with one call took %.0f ms, by %s"):format(took * 1e3,
+      result.transport))
   end
   local reason = err and tostring(err) or result.stderr:match("([^\n]+)\n*$") or result.error
     or result.status
@@ -243,17 +278,24 @@ end
 function diagnosis.all(options, backend, backend_options)
   local findings = { diagnosis.versions() }
   local cfg, err = config.load(options)
-  if not cfg then
+  local whole = cfg ~= nil
+  if not whole then
     table.insert(findings, finding("configuration", "fail",
       (err.op ~= "" and err.op .. ": " or "") .. err.msg, err.hint))
-    return findings
+    -- What is wrong may be ./farcall.lua, without which the rest can be looked at.
+    cfg = not options.file and config.load({ ignore_here = true }) or nil
+    if not cfg then
+      return findings
+    end
   end
   cfg.log = function() end
   for _, name in ipairs({
-    "configuration", "runtime_directory", "state_directory", "process_trees", "python", "run",
-    "leftovers",
+    "configuration", "runtime_directory", "state_directory", "process_trees", "python", "runners",
+    "run", "leftovers",
   }) do
-    table.insert(findings, diagnosis[name](cfg))
+    if whole or name ~= "configuration" then
+      table.insert(findings, diagnosis[name](cfg))
+    end
   end
   backends(cfg, backend, backend_options, findings)
   return findings

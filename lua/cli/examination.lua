@@ -8,7 +8,7 @@ local task = require("farcall.task")
 local examination = {}
 
 local ANSWER_TIME = 60
--- An exec that takes longer is felt in each call by files.
+-- An exec that takes longer is felt in each run, and in each call by files.
 local SLOW_EXEC = 0.15
 local SAMPLES = 3
 
@@ -80,7 +80,7 @@ local function about_exec(name, env, seconds, noise)
   local message = ("an exec takes %.0f ms"):format(seconds * 1e3)
   if seconds > SLOW_EXEC and env.caps.isolated then
     return finding(name, "warn", message, "the service takes that long, or this machine is busy; "
-      .. "calls that come together share an exec")
+      .. "a run by stream needs one, calls by files one each")
   elseif seconds > SLOW_EXEC then
     return finding(name, "warn", message, "slow rc files of the user over there (.bashrc) are read "
       .. "by each: end them early, with [ -t 0 ] || return; or the link is long")
@@ -88,24 +88,87 @@ local function about_exec(name, env, seconds, noise)
   return finding(name, "ok", message)
 end
 
+local function no_directory(name, message)
+  return finding(name, "fail", message, "a run has its files in one of them: mount a tmpfs at /tmp")
+end
+
+local NO_DIRECTORY = "none of /tmp, /var/tmp, /dev/shm can be written to"
+
+-- What keeps calls from travelling by files there, or makes them slow; nil when nothing does.
+local function about_files(name, seen, why)
+  if #seen.lacks > 0 then
+    return finding(name, "fail", ("calls by files need %s; and not by stream: %s"):format(
+      table.concat(seen.lacks, ", "), why),
+      "coreutils, grep or busybox of the environment have them")
+  elseif not seen.dir then
+    return no_directory(name, NO_DIRECTORY .. "; and not by stream: " .. why)
+  elseif seen.fifo ~= "yes" then
+    return finding(name, "warn", ("calls by files in %s, which takes no FIFOs, and not by stream: "
+      .. "%s"):format(seen.dir, why), "each call waits some 30 ms more: mount a tmpfs at /tmp")
+  elseif seen.proc ~= "yes" then
+    return finding(name, "warn", "calls by files, and not by stream: " .. why,
+      "there is no /proc: processes that leave their group cannot be found and ended")
+  end
+  return nil
+end
+
+local FORMS = { c = "the runner in C, for %s", python = "the runner in Python, on %s" }
+
+-- What to do about a runner that cannot be had, by what is said of it.
+local MENDING = {
+  { "no directory takes a program", "let the home directory, /tmp or /dev/shm hold programs (they "
+    .. "are read-only, or mounted noexec), or install python3 there" },
+  { "there is no runner for", "for such a machine there is the runner in Python: install python3 "
+    .. "there" },
+  { "say hello", "what stands between may eat standard input, or hold output back (a login shell "
+    .. "that reads it, a proxy)" },
+}
+
+local function mending(err)
+  for _, row in ipairs(MENDING) do
+    if err.msg:find(row[1], 1, true) then
+      return row[2]
+    end
+  end
+  return err.hint
+end
+
+---By what way calls would travel, which is tried where it can be.
+---@async
 local function about_calls(name, env, seen)
   if env.caps.same_host then
     return finding(name, "ok", "calls by a Unix socket")
   end
-  if #seen.lacks > 0 then
-    return finding(name, "fail", "calls by files need " .. table.concat(seen.lacks, ", "),
-      "coreutils, grep or busybox of the environment have them")
-  elseif not seen.dir then
-    return finding(name, "fail", "none of /tmp, /var/tmp, /dev/shm can be written to",
-      "calls travel by files in one of them: mount a tmpfs at /tmp")
-  elseif seen.fifo ~= "yes" then
-    return finding(name, "warn", "calls by files in " .. seen.dir .. ", which takes no FIFOs",
-      "each call waits some 30 ms more: mount a tmpfs at /tmp")
-  elseif seen.proc ~= "yes" then
-    return finding(name, "warn", "calls by files; there is no /proc",
-      "processes that leave their group cannot be found and ended")
+  local caps = env.caps
+  local live = caps.stdin == "stream" and caps.stdout == "stream"
+  local one, err
+  if env.bring then
+    one, err = env:bring()
+  else
+    err = { msg = "no runner is known here" }
   end
-  return finding(name, "ok", "calls by files in " .. seen.dir)
+  if one and not seen.dir then
+    return no_directory(name, NO_DIRECTORY)
+  elseif one then
+    return finding(name, "ok", ("calls by stream: %s"):format(
+      (FORMS[one.form] or "%s"):format(one.machine or "?")))
+  end
+  return about_files(name, seen, err.msg)
+    or finding(name, live and "warn" or "ok",
+      ("calls by files in %s, and not by stream: %s"):format(seen.dir, err.msg),
+      live and (mending(err) or "each call costs an exec; `farcall run --transport stream` tells "
+        .. "what goes wrong") or nil)
+end
+
+-- How long it takes from inside, once a runner is there.
+---@async
+local function about_inside(name, env)
+  if not (env.has_runner and env:has_runner()) or env.caps.same_host then
+    return nil
+  end
+  local seconds = measure(env)
+  return seconds and finding(name, "ok",
+    ("a process that the runner starts takes %.1f ms"):format(seconds * 1e3))
 end
 
 local PYTHON = {
@@ -142,12 +205,13 @@ function examination.backend(engine, backend, options)
     return findings
   end
   findings[2] = about_calls(backend, env, seen)
+  findings[3] = about_inside(backend, env)
   local python = PYTHON[seen.python]
   if not python then
-    findings[3] = finding(backend, "fail", "its sh does not do what it is told",
+    findings[#findings + 1] = finding(backend, "fail", "its sh does not do what it is told",
       "a POSIX sh is needed there")
   else
-    findings[3] = finding(backend, unpack(python))
+    findings[#findings + 1] = finding(backend, unpack(python))
   end
   return findings
 end

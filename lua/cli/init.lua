@@ -14,6 +14,7 @@ cli.VERSION = "0.1.0"
 -- In the order of the help.
 cli.COMMANDS = {
   { "run", "run a script and serve its tool calls" },
+  { "batch", "run many jobs, and go on where they were left" },
   { "exec", "run one command in the environment" },
   { "shell", "use the environment's persistent shell" },
   { "repl", "run Python statements in the environment, as they are typed" },

@@ -80,7 +80,15 @@ function progress.report(ui, result)
     text = text .. (" (%s each at the median%s)"):format(in_units(median(times)),
       failed > 0 and (", %d not done"):format(failed) or "")
   end
+  if result.transport then
+    text = text .. ", by " .. result.transport
+  end
   ui:say(ui:paint("dim", text .. ", run " .. result.run_id))
+  -- That files would do is no news where nothing was expected to be quicker.
+  if ui.verbose and result.transport == "file" and result.transport_reason then
+    ui:say(ui:paint("dim", "calls by files, because not by " .. result.transport_reason
+      :gsub("^uds: [^;]*; ", "")))
+  end
 end
 
 return progress

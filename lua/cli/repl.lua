@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: MIT
+local errors = require("farcall.errors")
 local session = require("farcall.cli.session")
 local statements = require("farcall.cli.statements")
 local system = require("farcall.core.system")
@@ -20,7 +21,8 @@ Examples:
   farcall repl -b box --timeout 20
   printf 'x = 41\nx + 1\n' | farcall repl
 
-Exit code: that of the last statement, as `farcall run` has it.]]
+Exit code: that of the last statement, as `farcall run` has it, or what exit() was given. At a
+terminal Ctrl-C ends the statement only; elsewhere a signal ends all: 128 + its number.]]
 
 function repl.configure(command)
   session.add_backend_flags(command)
@@ -86,6 +88,9 @@ local function perform(engine, state, ui, text)
     return session.fail(ui, err)
   end
   show(ui, result)
+  if result.status == "interrupted" and (state.caught.name or not state.prompting) then
+    return session.interrupted(state.caught.name or "INT")
+  end
   state.code = EXIT_BY_STATUS[result.status] or session.code_of(result)
   return state.reader_gone and EXIT_PIPE or result.exit_called and state.code or nil
 end
@@ -112,7 +117,14 @@ local function converse(engine, state, ui)
 end
 
 function repl.run(args, ui)
-  local options, err = session.backend_options(args)
+  local options, err
+  if args.timeout == 0 then
+    err = errors.new("usage", "repl", "--timeout must be above 0")
+  elseif args.max_calls and args.max_calls % 1 ~= 0 then
+    err = errors.new("usage", "repl", "--max-calls is a whole number")
+  else
+    options, err = session.backend_options(args)
+  end
   if not options then
     return session.fail(ui, err)
   end
@@ -121,26 +133,27 @@ function repl.run(args, ui)
     prompting = system.isatty(0) and ui.terminal and not ui.quiet,
     job = { session = args.session, backend = args.backend, options = options },
   }
-  local function on_signal(engine, name)
-    if name ~= "INT" then
-      return false
+  -- At a terminal Ctrl-C ends the statement, or what has been typed of it; the second one, while the
+  -- statement still runs, ends farcall. Without a terminal any signal ends all.
+  local function interrupt(engine, name)
+    if name ~= "INT" or not state.prompting then
+      return engine:interrupt(name)
     elseif state.busy then
-      -- The second time it is for farcall.
       local first = not state.interrupted
       state.interrupted = true
-      return first and engine:interrupt(name)
-    elseif state.prompting then
-      state.reader:reset()
-      ui:err("\nKeyboardInterrupt\n")
-      prompt(state, ui)
+      return first and engine:interrupt(name) and "handled"
     end
-    return state.prompting
+    state.reader:reset()
+    ui:err("\nKeyboardInterrupt\n")
+    prompt(state, ui)
+    return "handled"
   end
   local flags = { timeout = args.timeout, max_calls = args.max_calls }
-  return session.with_engine(args, ui, flags, function(engine)
+  return session.with_engine(args, ui, flags, function(engine, caught)
+    state.caught = caught
     state.hooks = make_hooks(engine, state, ui)
     return converse(engine, state, ui)
-  end, on_signal)
+  end, interrupt)
 end
 
 return repl

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
+local job_flags = require("farcall.cli.job_flags")
 local progress = require("farcall.cli.progress")
 local session = require("farcall.cli.session")
 
@@ -8,7 +9,7 @@ local run = {}
 
 local MAX_SCRIPT = 16 * 1024 * 1024
 local STDOUT, STDERR = 1, 2
-local EXIT_BY_STATUS = { timeout = 124, refused = 126, interrupted = 130 }
+local EXIT_BY_STATUS = { timeout = 124, refused = 126 }
 -- As if SIGPIPE had ended the script, which it would have without farcall in between.
 local EXIT_PIPE = 141
 
@@ -27,7 +28,7 @@ Examples:
   farcall run -b box --key dev script.py             # in an environment that stays
 
 Exit code: the script's own; 2 usage; 124 timeout; 125 engine, backend or configuration; 126 refused
-by a policy; 130 interrupted.]]
+by a policy; 128 + its number when a signal interrupted it: 130 for Ctrl-C, 143 for TERM.]]
 
 function run.configure(command)
   command:usage("Usage: farcall run [OPTION]... (FILE | - | -c TEXT) [-- ARG...]")
@@ -39,15 +40,13 @@ function run.configure(command)
     :argname("NAME")
   command:option("--transport", "How calls travel; chosen by itself unless given.")
     :argname("NAME")
+  command:option("--session", "A Python interpreter that stays for the session's runs.")
+    :argname("NAME")
   command:option("--timeout", "Seconds after which the script is killed."):argname("S")
     :convert(session.number)
   command:option("--max-calls", "Tool calls that the script may make."):argname("N")
     :convert(session.number)
-  command:option("--allow", "Only these tools."):argname("TOOL,TOOL"):count("*")
-  command:option("--policy", "One more policy."):argname("NAME[:KEY=VALUE,...]"):count("*")
-    :target("policies")
-  command:option("--env", "A variable for the script, from here unless given."):count("*")
-    :argname("NAME[=VALUE]")
+  job_flags.add(command)
 end
 
 local function usage(op, message, hint)
@@ -81,62 +80,6 @@ local function read_script(args)
   return text, args.file
 end
 
----NAME or NAME=VALUE; a bare name takes the value from here.
-local function variables(list, environ)
-  local values = {}
-  for _, word in ipairs(list) do
-    local name, value = word:match("^([%a_][%w_]*)=(.*)$")
-    name = name or word:match("^[%a_][%w_]*$")
-    if not name then
-      return usage("--env " .. word, "expected NAME or NAME=VALUE")
-    end
-    values[name] = value or environ[name]
-    if values[name] == nil then
-      return usage("--env " .. name, "there is no such variable here")
-    end
-  end
-  return values
-end
-
----NAME[:key=value,...]; a name with a slash is a file.
-local function policies(list)
-  local entries = {}
-  for _, word in ipairs(list) do
-    local name, text = word:match("^([^:]+):?(.*)$")
-    if not name then
-      return usage("--policy " .. word, "expected NAME[:KEY=VALUE,...]")
-    end
-    local options = {}
-    for item in text:gmatch("[^,]+") do
-      local key, value = item:match("^([^=]+)=(.*)$")
-      if not key then
-        return usage("--policy " .. word, "expected KEY=VALUE, not " .. item,
-          next(options) and "a list of several words goes into a configuration" or nil)
-      end
-      options[key] = value
-    end
-    if name:find("/", 1, true) then
-      entries[#entries + 1] = { path = name, options = options, origin = "--policy" }
-    else
-      entries[#entries + 1] = { name = name, options = options, origin = "--policy" }
-    end
-  end
-  return entries
-end
-
-local function allowed(list)
-  if #list == 0 then
-    return nil
-  end
-  local names = {}
-  for _, word in ipairs(list) do
-    for name in word:gmatch("[^,]+") do
-      names[#names + 1] = name
-    end
-  end
-  return names
-end
-
 ---@return farcall.Job?
 ---@return farcall.Error? err
 local function make_job(args, environ)
@@ -151,15 +94,16 @@ local function make_job(args, environ)
   end
   local job = {
     script = script, filename = filename, language = args.language, args = args.rest or {},
-    backend = args.backend, allow = allowed(args.allow), transport = args.transport,
+    backend = args.backend, allow = job_flags.allowed(args.allow), transport = args.transport,
+    session = args.session,
   }
   local err
   job.options, err = session.backend_options(args)
   if job.options then
-    job.env, err = variables(args.env, environ)
+    job.env, err = job_flags.variables(args.env, environ)
   end
   if job.env then
-    job.policies, err = policies(args.policies)
+    job.policies, err = job_flags.policies(args.policies)
   end
   if err then
     return nil, err
@@ -203,7 +147,7 @@ function run.run(args, ui)
     return session.fail(ui, err)
   end
   local flags = { timeout = args.timeout, max_calls = args.max_calls }
-  return session.with_engine(args, ui, flags, function(engine)
+  return session.with_engine(args, ui, flags, function(engine, caught)
     local shown = progress.new(ui)
     local hooks = make_hooks(engine, shown, ui)
     local result
@@ -219,6 +163,9 @@ function run.run(args, ui)
       ui:out_json(result)
     else
       progress.report(ui, result)
+    end
+    if result.status == "interrupted" and caught.name then
+      return session.interrupted(caught.name)
     end
     return EXIT_BY_STATUS[result.status] or session.code_of(result)
   end)

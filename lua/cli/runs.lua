@@ -6,7 +6,9 @@ local session = require("farcall.cli.session")
 
 local runs = {}
 
-runs.description = "Lists what ran, or shows one run with its calls."
+runs.description = [[
+Lists what ran, or shows one run with its calls. Runs that ended more than 90 days ago are
+forgotten, unless limits { journal_days = N } in a configuration says otherwise.]]
 
 runs.epilog = [[
 Examples:

@@ -10,7 +10,7 @@ local task = require("farcall.task")
 
 local session = {}
 
-local EXIT_USAGE, EXIT_ENGINE, EXIT_INTERRUPTED, EXIT_SIGNAL = 2, 125, 130, 128
+local EXIT_USAGE, EXIT_ENGINE, EXIT_SIGNAL = 2, 125, 128
 
 ---2 when the words of the command line were wrong, 125 otherwise.
 ---@param err farcall.Error
@@ -47,13 +47,21 @@ function session.code_of(result)
   return result.signal and EXIT_SIGNAL + proc.signal_number(result.signal) or EXIT_ENGINE
 end
 
----Runs body(engine) as a task with an engine that is closed whatever happens. SIGINT, SIGTERM and
----SIGHUP interrupt the engine's runs, so that body sees them end; without a run, or the second
----time, body itself is cancelled where it waits.
----@param body async fun(engine: farcall.Engine): integer
----@param on_signal? fun(engine: farcall.Engine, name: string): boolean asked first
+---The exit code of a command that a signal has interrupted: as if the signal had ended it.
+---@param name string of the signal, without SIG
+---@return integer
+function session.interrupted(name)
+  return EXIT_SIGNAL + proc.signal_number(name)
+end
+
+---Runs body(engine, caught) as a task with an engine that is closed whatever happens. SIGINT,
+---SIGTERM and SIGHUP interrupt the engine's runs, so that body sees them end; without a run, or the
+---second time, body itself is cancelled where it waits. The first that came is caught.name.
+---@param body async fun(engine: farcall.Engine, caught: {name?: string}): integer
+---@param interrupt? fun(engine: farcall.Engine, name: string): boolean|"handled" instead of the
+---engine's own; "handled" when body goes on, as if no signal had come
 ---@return integer exit code
-function session.with_engine(args, ui, flags, body, on_signal)
+function session.with_engine(args, ui, flags, body, interrupt)
   local cfg, err = session.config(args, flags)
   if not cfg then
     return session.fail(ui, err)
@@ -63,24 +71,25 @@ function session.with_engine(args, ui, flags, body, on_signal)
   end)
   return task.run(function()
     local engine = require("farcall.engine").new(cfg)
-    local interrupted, own
+    local caught, own = {}, nil
     local signals = assert(task.loop():signals({ "INT", "TERM", "HUP" }, function(name)
-      if on_signal and on_signal(engine, name) then
+      local answer = (interrupt or engine.interrupt)(engine, name)
+      if answer == "handled" then
         return
       end
-      local again = interrupted
-      interrupted = true
-      if not engine:interrupt(name) or again then
+      local again = caught.name ~= nil
+      caught.name = caught.name or name
+      if not answer or again then
         ui:abandon()
         own:cancel()
       end
     end))
-    own = task.spawn(body, engine)
+    own = task.spawn(body, engine, caught)
     local ok, code = own:join()
     task.shield(engine.close, engine)
     signals:close()
-    if not ok and interrupted and errors.is(code) and code.kind == "cancelled" then
-      return EXIT_INTERRUPTED
+    if not ok and caught.name and errors.is(code) and code.kind == "cancelled" then
+      return session.interrupted(caught.name)
     elseif not ok then
       error(code, 0)
     end

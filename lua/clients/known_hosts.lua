@@ -5,6 +5,7 @@
 local base64 = require("farcall.core.base64")
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
+local quoting = require("farcall.quoting")
 local ssh = require("farcall.core.ssh")
 
 local known_hosts = {}
@@ -15,6 +16,8 @@ local MAX_FILE = 16 * 1024 * 1024
 ---@field revoked boolean
 ---@field type string "ssh-ed25519"
 ---@field key string the blob
+---@field path string file in which it stands
+---@field line integer its number there
 
 -- "*" and "?" of a host pattern; nothing else is special.
 local function glob(pattern, name)
@@ -87,9 +90,14 @@ function known_hosts.find(paths, name)
     if not text and code ~= "ENOENT" then
       return nil, errors.wrap("known hosts", msg, code)
     end
-    for line in (text or ""):gmatch("[^\r\n]+") do
-      local host, authority = parse(line, name)
-      found[#found + 1] = host
+    local number = 0
+    for line in (text or ""):gmatch("([^\n]*)\n?") do
+      number = number + 1
+      local host, authority = parse(line:gsub("\r", ""), name)
+      if host then
+        host.path, host.line = path, number
+        found[#found + 1] = host
+      end
       found.authority = found.authority or authority or false
     end
   end
@@ -99,8 +107,9 @@ end
 ---@param hosts farcall.KnownHost[]
 ---@param key string the server's
 ---@return "known"|"unknown"|"changed"|"revoked"|"other" verdict other: only keys of other types
+---@return farcall.KnownHost? host the key that is in the way of one that is changed or other
 function known_hosts.check(hosts, key)
-  local verdict = "unknown"
+  local verdict, stands = "unknown", nil
   for _, host in ipairs(hosts) do
     if host.key == key then
       if host.revoked then
@@ -109,10 +118,22 @@ function known_hosts.check(hosts, key)
       verdict = "known"
     elseif verdict ~= "known" and not host.revoked then
       local same = host.type == key_type(key)
+      stands = (same and verdict ~= "changed" or not stands) and host or stands
       verdict = (same or verdict == "changed") and "changed" or "other"
     end
   end
-  return verdict
+  return verdict, verdict ~= "known" and stands or nil
+end
+
+---What to do about a key that is not the one that is known.
+---@param name string as known_hosts.name makes it
+---@param path string
+---@param line integer
+---@return string
+function known_hosts.advice(name, path, line)
+  return ("somebody may be in between; if the key was changed on purpose, remove the old one (line "
+    .. "%d of %s) with ssh-keygen -R %s -f %s"):format(line, path, quoting.sh(name),
+    quoting.sh(path))
 end
 
 ---Appends a line, in one piece, for this user only.

@@ -13,6 +13,7 @@
 local bit = require("bit")
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
+local known_hosts = require("farcall.clients.known_hosts")
 local places = require("farcall.places")
 local proc = require("farcall.core.proc")
 local rundir = require("farcall.rundir")
@@ -444,12 +445,13 @@ local function clean(bytes)
   return (text.clean(bytes, { escapes = true, utf8 = true, secrets = false }))
 end
 
--- What ssh says when it fails: the first that is found in all it said counts.
+-- What ssh says when it fails: the first that is found in all it said counts. Kind, code, message,
+-- hint, and whether what it says has a better one.
 local SAYINGS = {
   { "REMOTE HOST IDENTIFICATION HAS CHANGED", "denied", "HOSTKEY",
     "the server's key is not the one in known_hosts",
     "somebody may be in between; if the key was changed on purpose, remove the old one with "
-    .. "ssh-keygen -R" },
+    .. "ssh-keygen -R", true },
   { "REVOKED HOST KEY", "denied", "HOSTKEY", "the server's host key is marked as revoked" },
   { "Host key verification failed", "denied", "UNKNOWN_HOST", "the host key is not known",
     "check it and add it, as ssh does when it asks, or set accept_new" },
@@ -469,6 +471,14 @@ local SAYINGS = {
   { "kex_exchange_identification", "unavailable", "ECONNRESET" },
 }
 
+-- ssh names the file and the line of the key that is in the way, and the host by its name there.
+local function advice(words)
+  local path, line = words:match("Offending [^\r\n]- key in ([^\r\n]-):(%d+)")
+  local name = words:match("ssh%-keygen %-f [^\r\n]- %-R [\"']([^\r\n\"']+)")
+    or words:match("Host key for ([^\r\n]-) has changed")
+  return path and name and known_hosts.advice(clean(name), clean(path), tonumber(line))
+end
+
 ---@param words string what ssh has said
 ---@return farcall.Error
 local function explain(op, words)
@@ -480,7 +490,7 @@ local function explain(op, words)
     for line in words:gmatch("[^\r\n]+") do
       if line:find(saying[1], 1, true) then
         return errors.new(saying[2], op, saying[4] or clean(line),
-          { code = saying[3], hint = saying[5] })
+          { code = saying[3], hint = saying[6] and advice(words) or saying[5] })
       end
     end
   end

@@ -13,9 +13,10 @@ local task = require("farcall.task")
 local runner = {}
 
 local ANSWER_LINE = 4096
--- A runner that says nothing for so many seconds is asked for a sign of life; after some in vain
--- its link counts as lost.
-local ASK_EVERY, PATIENCE = 10, 3
+-- After so many signs of life that were asked for in vain a link counts as lost.
+local PATIENCE = 3
+-- Seconds until the first answer of one that can say hello but may not hear.
+local FIRST_ANSWER = 15
 -- Bytes that one stream of a process may send ahead of its reader.
 local WINDOW = 1024 * 1024
 
@@ -33,8 +34,9 @@ local function request(...)
 end
 
 local function broken(self, op)
-  return errors.new("lost", op, self.failure and self.failure.msg or "the runner is gone",
-    { cause = self.failure })
+  local failure = self.failure
+  return errors.new(failure and failure.kind == "unsupported" and "unsupported" or "lost", op,
+    failure and failure.msg or "the runner is gone", { cause = failure })
 end
 
 -- Everything that goes through it fails from now on.
@@ -43,9 +45,13 @@ local function give_up(self, err)
     return
   end
   self.failure = err
-  self.timer:close()
-  self.mux:close()
-  self.link:close()
+  -- That can come before the start is over.
+  for _, part in ipairs({ self.mux, self.timer or nil, self.first or nil }) do
+    part:close()
+  end
+  if self.link then
+    self.link:close()
+  end
   self.over.set()
 end
 
@@ -256,21 +262,31 @@ function Runner:close()
   self.over.wait()
 end
 
--- Notices a link on which nothing comes any more.
+-- Notices a runner to which nothing gets through: it cannot be used here.
+local function expect_answer(self)
+  self.mux:ping()
+  self.first = task.loop():timer(FIRST_ANSWER * 1000, function()
+    if self.mux:received() == 0 then
+      give_up(self, link.unheard())
+    end
+  end)
+end
+
+-- Notices a link on which nothing comes any more, and lets the runner notice.
 local function watch(self)
-  local heard, silent = self.mux:received(), 0
+  local heard, silent, period = self.mux:received(), 0, link.ASK_EVERY * 1000
   local timer
-  timer = task.loop():timer(ASK_EVERY * 1000, function()
+  timer = task.loop():timer(period, function()
     local now = self.mux:received()
     silent = now == heard and silent + 1 or 0
     heard = now
     if silent > PATIENCE then
       silent = 0
       self.link:lose(errors.new("lost", "runner", "it does not answer any more"))
-    elseif silent > 0 then
+    else
       self.mux:ping()
     end
-    timer:again(ASK_EVERY * 1000)
+    timer:again(period)
   end)
   return timer
 end
@@ -301,9 +317,12 @@ function runner.start(env, options)
   if not self.link then
     self.mux:close()
     return nil, err
+  elseif self.failure then
+    return nil, self.failure
   end
   self.form, self.machine = self.link.form, self.link.machine
   self.timer = watch(self)
+  expect_answer(self)
   self.link:wake()
   return self
 end

@@ -23,7 +23,13 @@ local FAREWELL = 15
 local LAST_STATUS = 2
 -- Seconds between two tries to get a new link.
 local TRY_AGAIN = 0.5
+-- Code of an error that trying again does not change: no such runner is there.
+local REFUSED = "REFUSED"
 local WIRE_VERSION = "1"
+-- So often, in seconds, each end of a link hears of the other; the far end gives a link up that has
+-- been silent for so many times that.
+runner_link.ASK_EVERY = 10
+local LEASE = 4.5
 local MAX_PROGRAM = 1024 * 1024
 
 ---@class farcall.runner_link.Options
@@ -59,7 +65,8 @@ local function programs_of(dir)
   end
   local names, message, code = fs.list(dir)
   if not names then
-    return nil, errors.wrap("directory " .. dir, message, code)
+    return nil, errors.new("unsupported", "runner", "its programs cannot be read: " .. message,
+      { code = code, hint = "build or install farcall whole, or set FARCALL_RUNNERS" })
   end
   local programs = {}
   for _, name in ipairs(names) do
@@ -77,9 +84,12 @@ end
 local PYTHON_HERE = 'import sys\nt = open(sys.argv.pop(1), "rb").read()\n'
   .. 'exec(compile(t.split(b"\\f")[0], "farcall-runner", "exec"))'
 
+local function patience_of(self)
+  return ("%d:%d"):format(self.options.grace * 1000, runner_link.ASK_EVERY * LEASE * 1000)
+end
+
 -- On this machine the programs can be started where they are.
 local function words_here(self, verb, mark)
-  local grace = ("%d"):format(self.options.grace * 1000)
   for _, form in ipairs(self.options.forms) do
     local path = form == "c" and places.runner(self.options.dir) or nil
     if form == "python" and self.programs.python then
@@ -87,7 +97,7 @@ local function words_here(self, verb, mark)
     end
     if path then
       self.form = form
-      local words = { path, verb, mark, verb == "serve" and grace or nil }
+      local words = { path, verb, mark, verb == "serve" and patience_of(self) or nil }
       return form == "python" and { "python3", "-c", PYTHON_HERE, unpack(words) } or words
     end
   end
@@ -100,7 +110,7 @@ local function words_of(self, verb, mark)
     return words
   end
   words = {
-    "sh", "-c", far.BRING, "sh", mark, verb, ("%d"):format(self.options.grace * 1000),
+    "sh", "-c", far.BRING, "sh", mark, verb, patience_of(self),
     table.concat(self.options.forms, " ") .. (self.anew and " new" or ""), self.word,
   }
   for machine, program in pairs(self.programs) do
@@ -144,9 +154,10 @@ local function last_line(text)
   return text:gsub("%s+$", ""):match("[^\n]*$")
 end
 
--- One exec that becomes the runner, or leads to it. Its hello, or why there is none.
+-- One exec that becomes the runner, or leads to it. Its hello, or why there is none. What it reads
+-- first is sent when nothing else is there any more that could.
 ---@async
-local function converse(self, process, mark)
+local function converse(self, process, mark, first)
   while true do
     local line = next_line(self, process, mark)
     if not line then
@@ -155,20 +166,23 @@ local function converse(self, process, mark)
         said ~= "" and said or "the exec ended before it said anything")
     end
     local word, rest = line:match("^(%l+) ?(.*)$")
-    if word == "kept" then
-      self.kept = true
+    if word == "kept" or word == "ready" then
+      self.kept = word == "kept"
+      if first ~= "" then
+        process:write(first)
+      end
     elseif word == "send" and self.programs[rest] then
       self.form, self.kept = rest == "python" and "python" or "c", false
-      local sent, err = process:write(self.programs[rest].text)
-      if not sent then
-        return nil, err
-      end
+      local text = self.programs[rest].text
+      -- Where that goes wrong, what it says next tells more.
+      process:write(rest == "python" and text .. first or text)
     elseif word == "hello" or word == "resumed" then
       return rest
     elseif word == "none" then
       return nil, errors.new("unsupported", "runner", rest)
     elseif word == "error" then
-      return nil, errors.new("unsupported", "runner", "it did not start: " .. rest)
+      return nil, errors.new("unsupported", "runner", "it did not start: " .. rest,
+        { code = REFUSED })
     else
       return nil, errors.new("protocol", "runner", "it said something else than hello")
     end
@@ -183,10 +197,8 @@ local function bring(self, verb, seconds)
   if not process then
     return nil, err
   end
-  if verb == "attach" then
-    process:write(("%s %.0f\n"):format(self.token, self.mux:received()))
-  end
-  local ok, rest, failure = pcall(task.timeout, seconds, converse, self, process, mark)
+  local first = verb == "attach" and ("%s %.0f\n"):format(self.token, self.mux:received()) or ""
+  local ok, rest, failure = pcall(task.timeout, seconds, converse, self, process, mark, first)
   if ok and rest then
     return process, rest
   end
@@ -247,20 +259,35 @@ local function read_all(self, process)
   return errors.new("lost", "runner", said ~= "" and said or "its link has ended")
 end
 
+-- One try to get a new link. After one on which nothing came any more whatever it went through is
+-- made anew too, however alive it looks.
+---@async
+local function reach(self, anew, seconds)
+  local env = self.env
+  if env.restore then
+    local restored, err = env:restore(anew)
+    if not restored then
+      return nil, err
+    end
+  end
+  return bring(self, "attach", seconds)
+end
+
 -- A new link, as long as the runner waits for one.
 ---@async
 local function relink(self, failure)
   local last = task.now() + self.options.grace
   self.mux:suspend()
   while not self.closed do
-    local process, rest = bring(self, "attach", math.max(1, last - task.now()))
+    local left = math.max(1, last - task.now())
+    local process, rest = task.timeout(left, reach, self, self.reason ~= nil, left)
     local received = process and tonumber(rest:match("^(%d+)$"))
     if received and self.mux:resume(received) then
       return process
     elseif process then
       process:kill()
       return nil, errors.new("protocol", "runner", "it resumed at what was never sent")
-    elseif task.now() + TRY_AGAIN > last then
+    elseif rest.code == REFUSED or task.now() + TRY_AGAIN > last then
       return nil, failure
     end
     task.sleep(TRY_AGAIN)
@@ -279,8 +306,12 @@ local function hold(self, process)
     self.process = nil
     writer:cancel()
     if failure.kind == "lost" then
-      -- How the exec ended says whether its environment is still there.
-      task.timeout(LAST_STATUS, process.wait, process)
+      -- How the exec ended says whether its environment is still there. One that has an orderly end
+      -- before the first answer has heard nothing but its end.
+      local status = task.timeout(LAST_STATUS, process.wait, process)
+      if status and status.exit == 0 and self.mux:received() == 0 then
+        failure = runner_link.unheard()
+      end
     end
     process:kill()
     process = nil
@@ -332,6 +363,13 @@ local function facts_of(self, rest)
     return nil, errors.new("protocol", "runner", "the program that was kept there has changed")
   end
   return { level = level, machine = machine }
+end
+
+---Why a runner that says hello and no more is of no use.
+---@return farcall.Error
+function runner_link.unheard()
+  return errors.new("unsupported", "runner",
+    "it says hello, but nothing that is sent arrives there")
 end
 
 -- The first link. A program that was kept over there and does not work is sent anew, once.

@@ -5,11 +5,12 @@
 
 local far = {}
 
--- $1 mark, $2 "serve" or "attach" (to one that has lost its link), $3 grace in milliseconds, $4 the
+-- $1 mark, $2 "serve" or "attach" (to one that has lost its link), $3 GRACE_MS:LEASE_MS, $4 the
 -- forms that are wanted ("c python"; "new" too when what is kept is no good), $5 word in the name
 -- of the directory in which a runner with a grace waits for a new link, then machine, size and
 -- SHA-256 of each program, "python" and size.
--- Says: kept, send MACHINE, send python, none WORDS; then the runner itself speaks.
+-- Says: kept, send MACHINE, send python, none WORDS, ready (to attach, with what was sent: whatever
+-- reads programs may have read on); then the runner itself speaks.
 --
 -- The program is kept in a directory of the user's own, under its hash, which is checked when it
 -- arrives and said by the program itself when it was kept: a sha256sum at each start would cost
@@ -22,11 +23,12 @@ umask 077
 LC_ALL=C
 export LC_ALL
 say() { printf '\n%s %s\n' "$mark" "$*"; }
+leave() { rm -f "$1"; rmdir "${1%/*}" 2> /dev/null; }
 hash_of() { sum=$(sha256sum < "$1" 2> /dev/null) && sum=${sum%% *}; }
 # The words of a runner.
 case $verb$grace in
 attach*) rest="attach $mark" ;;
-serve0) rest="serve $mark 0" link= ;;
+serve0:*) rest="serve $mark $grace" link= ;;
 *) rest="serve $mark $grace" ;;
 esac
 kept=yes
@@ -62,30 +64,33 @@ if [ -n "$size" ]; then
     fi
     new=$file.$$
     if [ -z "$sent" ]; then
-      : > "$new" && chmod 700 "$new" && [ -x "$new" ] || { rm -f "$new"; continue; }
+      : > "$new" && chmod 700 "$new" && [ -x "$new" ] || { leave "$new"; continue; }
       say send "$machine"
       head -c "$size" > "$new" && sent=$new
     else
       cp "$sent" "$new"
-      rm -f "$sent"
+      leave "$sent"
       sent=$new
     fi 2> /dev/null
     if hash_of "$new"; then arrived=$sum whole=$want; else arrived=$(wc -c < "$new") whole=$size; fi
     if [ "$arrived" != "$whole" ]; then
       why='it did not arrive whole: a directory may be full' sent=
-      rm -f "$new"
+      leave "$new"
       break
     fi
     if "$new" version > /dev/null 2>&1; then
       mv -f "$new" "$file"
+      case $verb in attach) say ready ;; esac
       exec "$file" $rest ${link:+"$link"}
     fi
   done
-  [ -z "$sent" ] || rm -f "$sent"
+  [ -z "$sent" ] || leave "$sent"
 fi
 case "$python $forms " in [0-9]*" python "*)
   for python3 in python3 /usr/bin/python3; do
-    command -v "$python3" > /dev/null 2>&1 || continue
+    [ -n "$python" ] || break
+    # A shell may name what it cannot start.
+    python3=$(command -v "$python3") && [ -x "$python3" ] || continue
     say send python
     exec "$python3" -c 'import os
 t = b""
@@ -96,7 +101,7 @@ while len(t) < '"$python"':
     t += p
 exec(compile(t.split(b"\f")[0], "farcall-runner", "exec"))' $rest ${link:+"$link"}
   done
-  why="$why; there is no python3"
+  if [ -n "$python" ]; then why="$why; there is no python3"; fi
 esac
 say none "$why"
 ]=]

@@ -298,7 +298,7 @@ local function check_host_key(self, hosts, name)
     return nil, errors.new("protocol", self.op, "the server has no proper host key")
   end
   self.host_key = key
-  local verdict = known_hosts.check(hosts, key)
+  local verdict, stands = known_hosts.check(hosts, key)
   if verdict == "known" then
     return true
   elseif verdict == "revoked" then
@@ -310,8 +310,7 @@ local function check_host_key(self, hosts, name)
   elseif verdict == "changed" then
     return nil, errors.new("denied", self.op,
       ("the server's %s key is not the one in known_hosts"):format(kind),
-      { code = "HOSTKEY", hint = "somebody may be in between; if the key was changed on purpose, "
-        .. ("remove the old one with ssh-keygen -R '%s'"):format(name) })
+      { code = "HOSTKEY", hint = known_hosts.advice(name, stands.path, stands.line) })
   elseif verdict == "other" then
     local comparable
     for _, host in ipairs(hosts) do
@@ -326,7 +325,7 @@ local function check_host_key(self, hosts, name)
     end
     return nil, errors.new("denied", self.op,
       ("the server shows a key of another type (%s) than those in known_hosts"):format(kind),
-      { code = "HOSTKEY" })
+      { code = "HOSTKEY", hint = known_hosts.advice(name, stands.path, stands.line) })
   elseif not options.accept_new then
     return nil, errors.new("denied", self.op, ("the host key of %s is not known"):format(name),
       { code = "UNKNOWN_HOST", hint = "check it and add it, as ssh does when it asks, or set "

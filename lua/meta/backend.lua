@@ -62,6 +62,13 @@
 ---@field name? string
 ---@field caps farcall.Caps
 ---@field cwd? string where commands start unless told otherwise
+---@field shell? string for command lines; sh unless set
+---@field tree? string how a runner is to hold process trees; "subreaper" unless set
+---@field grace? number seconds between TERM and KILL; 2 unless set
+---@field link_grace? number seconds that a runner waits for another link when its own breaks; 0
+---unless set: it ends with its link
+---@field passed? table<string, string> variables that the engine is to set for all that it starts,
+---where ctx.passthrough is not looked after in open()
 local Env = {}
 
 ---Starts one process.
@@ -81,6 +88,13 @@ function Env:exec(spec) end
 ---False when it is known to be dead; the engine then opens a new one, once.
 ---@return boolean
 function Env:alive() end
+
+---Only where the link to it can break: makes a new one when the last is dead, or in any case.
+---@async
+---@param anew? boolean in any case
+---@return true?
+---@return farcall.Error? err
+function Env:restore(anew) end
 
 ---Gives back everything. Idempotent.
 ---@async

@@ -11,7 +11,7 @@
 ---@field options? table<string, farcall.Option> what the configuration may set
 ---@field before? fun(call: farcall.PolicyCall, ctx: farcall.PolicyContext): farcall.Decision asked about each call; once more when a policy replaces its arguments or it is made again
 ---@field after? fun(call: farcall.PolicyCall, reply: farcall.PolicyReply, ctx: farcall.PolicyContext): farcall.PolicyReply|farcall.Decision exactly once for each call that passed before, whatever its outcome
----@field place? fun(job: farcall.PolicyJob, candidates: {name: string}[], ctx: farcall.PolicyContext): string|farcall.Decision|nil the backend to run a job on; nil leaves it to others; may deny(reason)
+---@field place? fun(job: farcall.PolicyJob, candidates: farcall.Candidate[], ctx: farcall.PolicyContext): string|farcall.Decision|nil the backend to run a job on; nil leaves it to others; may deny(reason)
 ---@field finish? fun(result: table, ctx: farcall.PolicyContext): table the run's result, changed or not
 
 ---@class farcall.Option
@@ -37,6 +37,17 @@
 ---@field language string
 ---@field backend? string when the job names one
 ---@field timeout number seconds
+---@field script_bytes integer
+---@field id? string of a batch
+---@field labels? table<string, string|number|boolean> of a batch, as its line says
+
+---A backend of the configuration; or the one that the job names, alone.
+---@class farcall.Candidate
+---@field name string
+---@field labels table<string, string|number|boolean> as configured
+---@field cost? number as configured
+---@field running integer runs of this engine that it has now
+---@field error? string why it could not be used when it was last tried
 
 ---@class farcall.PolicyContext
 ---@field options table as configured, checked, with defaults

@@ -11,6 +11,7 @@ local errors = require("farcall.errors")
 local far = require("farcall.transports.file_sh")
 local guarded = require("farcall.guarded")
 local json = require("farcall.core.json")
+local lacking = require("farcall.transports.lacking")
 local oneshot = require("farcall.oneshot")
 local supervision = require("farcall.supervision")
 local system = require("farcall.core.system")
@@ -27,7 +28,7 @@ local BACKSTOP = 5
 local FURNISH_TIMEOUT = 60
 -- An exec that collects returns after 20 s at the latest; one that says nothing for longer is given
 -- up.
-local CYCLE_TIMEOUT = 40
+file.SILENCE = 40
 -- What one exec may bring: a largest request and some more.
 local MAX_BROUGHT = wire.MAX_REQUEST + 4 * 1024 * 1024
 -- What a command holds beside replies: the script, quoted, and some words.
@@ -131,8 +132,7 @@ local function furnish(self, spec)
       self.interpreter = spec.interpreter[tonumber(interpreter)]
       return true
     elseif said == "none" then
-      return nil, errors.new("denied", op, "none of " .. table.concat(places, ", ")
-        .. " can be written to", { hint = "the script's files need " .. size + ROOM .. " bytes" })
+      return nil, lacking.place(places, size + ROOM)
     elseif said == "short" then
       return nil, errors.new("lost", op, "its files did not arrive as a whole")
     end
@@ -180,9 +180,7 @@ function file.open(spec)
   end
   if not self.interpreter then
     self:close()
-    return nil, errors.new("not_found", "interpreter",
-      ("the environment has no %s"):format(table.concat(spec.interpreter, ", no ")),
-      { code = "ENOENT", hint = "choose an environment that has it, or another language" })
+    return nil, lacking.interpreter(spec.interpreter)
   end
   return self
 end
@@ -315,6 +313,8 @@ local function new_reader(mark)
       self.failed[tonumber(rest) or 0] = true
     elseif verb == "put" or verb == "end" or verb == "gone" then
       self[verb] = true
+    elseif verb == "spoiled" then
+      self.spoiled = far.FILES[rest] or "files"
     end
   end
 
@@ -434,7 +434,7 @@ local function follow(self, process, cycle, reader)
         self.delivering = nil
         self:schedule()
       end
-      if reader["end"] then
+      if reader["end"] or reader.spoiled then
         return nil
       end
     end
@@ -450,8 +450,18 @@ local function see_off(process, watch)
   watch.close()
 end
 
+-- Ends an exec that is given up. Over there it may wait for what the script has put in its way: it
+-- bears a mark of its own, by which it is found.
+---@async
+local function end_cycle(self, cycle)
+  cycle.process:kill()
+  if self.env:alive() then
+    supervision.kill(self.env.bare, { mark = cycle.mark, grace = 0 })
+  end
+end
+
 -- Ends the exec of a cycle that has said nothing for so many seconds.
-local function watch_over(cycle, patience)
+local function watch_over(self, cycle, patience)
   local timer
   local function arm(seconds)
     timer = task.loop():timer(math.ceil(seconds * 1000), function()
@@ -459,7 +469,7 @@ local function watch_over(cycle, patience)
       if left > 0 then
         arm(left)
       else
-        task.spawn(cycle.process.kill, cycle.process)
+        task.spawn(end_cycle, self, cycle)
       end
     end)
   end
@@ -474,7 +484,9 @@ end
 ---@async
 local function perform(self, cycle, argv, stdin)
   local reader = new_reader(cycle.mark)
-  local process, err = self.env.bare:start({ argv = argv, stdin = stdin or "null" })
+  local process, err = self.env.bare:start({
+    argv = argv, stdin = stdin or "null", env = { FARCALL_MARK = cycle.mark },
+  })
   if not process then
     return nil, err
   end
@@ -482,9 +494,9 @@ local function perform(self, cycle, argv, stdin)
   if self.closed then
     process:kill()
   end
-  local watch = watch_over(cycle, CYCLE_TIMEOUT + (stdin and 120 or 0))
+  local watch = watch_over(self, cycle, file.SILENCE + (stdin and 120 or 0))
   local ok, status, failure = pcall(follow, self, process, cycle, reader)
-  if ok and reader["end"] then
+  if ok and (reader["end"] or reader.spoiled) then
     self.leaving[process] = true
     task.spawn(function()
       see_off(process, watch)
@@ -558,7 +570,10 @@ local function cycle(self)
       self.arrived[name] = nil
     end
   end
-  if reader then
+  if reader and reader.spoiled then
+    give_up(self, errors.new("protocol", "file transport",
+      ("the script has put something else in the place of its %s"):format(reader.spoiled)))
+  elseif reader then
     self.worked, self.troubles = task.now(), 0
     mind_pace(self, own, reader)
     if reader.gone then

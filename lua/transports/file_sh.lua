@@ -20,6 +20,11 @@ local far = {}
 -- Requests that one cycle brings.
 far.MOST = 64
 
+-- What an exec may call spoiled, in a human's words.
+far.FILES = {
+  turn = "file turn", request = "requests", reply = "replies", bell = "bells",
+}
+
 -- Makes the directory. Its standard input is all files one after the other.
 -- $1 mark, $2 name of the directory, $3 bytes that it must hold, $4 how many places there are to
 -- try, the places, how many interpreters, the interpreters, then name and size of each file.
@@ -82,8 +87,13 @@ say made "$place" "$interpreter" "$fifo" "$look"
 -- $1 mark, $2 directory, $3 turn, $4 "fifo", seconds between looks, or "none": only a sign, no
 -- requests, $5 how many requests have arrived since the last cycle, their names, then "args" and
 -- pairs of ID and base64, or "stdin" and triples of ID, place and size in the standard input.
--- Says: gone; fail ID; put; request NAME and, after it, the request; end.
+-- Says: gone; fail ID; put; request NAME and, after it, the request; end; or spoiled WORD, and no
+-- more, when the script has put something else in the place of one of the files.
 -- A process costs more than all else here: what the shell can do by itself it does.
+--
+-- All that is opened is the script's, too. Opening a FIFO waits, and so nothing is opened that is
+-- not known to be a plain file, or one of the bells; what is made has the mark of the exec in its
+-- name, which nobody knew before.
 far.CYCLE = [=[
 mark=$1 dir=$2 turn=$3 look=$4 n=$5
 shift 5
@@ -91,21 +101,33 @@ umask 077
 LC_ALL=C
 say() { printf '\n%s %s\n' "$mark" "$*"; }
 exec 2> /dev/null
+# $1 file or fifo, $2 name, $3 what it is called: whether it is there. Another thing: the end.
+is() {
+  if [ ! -L "$2" ]; then
+    case $1 in
+    file) [ ! -f "$2" ] || return 0 ;;
+    *) [ ! -p "$2" ] || return 0 ;;
+    esac
+    [ -e "$2" ] || return 1
+  fi
+  say spoiled "$3"
+  exit 0
+}
 if ! cd "$dir"; then
   say gone
   exit 0
 fi
 while [ "$n" -gt 0 ]; do
-  [ ! -e "c/$1" ] || : > "c/$1"
+  ! is file "c/$1" request || : > "c/$1"
   n=$((n - 1))
   shift
 done
 way=$1
 shift
-[ "$way" = args ] || cat > "in.$turn"
+[ "$way" = args ] || cat > "in.$mark"
 while [ $# -gt 0 ]; do
   # Of its own: one that was given up may still be at it with the same reply.
-  id=$1 new=c/$1.$turn.new
+  id=$1 new=c/$1.$mark.new
   if [ "$way" = args ]; then
     base64 -d > "$new" << EOF
 $2
@@ -113,21 +135,22 @@ EOF
     ok=$?
     shift 2
   else
-    tail -c "+$2" "in.$turn" | head -c "$3" > "$new" && [ "$(wc -c < "$new")" -eq "$3" ]
+    tail -c "+$2" "in.$mark" | head -c "$3" > "$new" && [ "$(wc -c < "$new")" -eq "$3" ]
     ok=$?
     shift 3
   fi
+  [ ! -d "c/$id.rep" ] || is file "c/$id.rep" reply
   if [ "$ok" -eq 0 ] && mv -f "$new" "c/$id.rep"; then
-    [ ! -p "c/$id.bell" ] || echo r 1<> "c/$id.bell"
+    ! is fifo "c/$id.bell" bell || echo r 1<> "c/$id.bell"
   else
     rm -f "$new"
     say fail "$id"
   fi
 done
-[ "$way" = args ] || rm -f "in.$turn"
+[ "$way" = args ] || rm -f "in.$mark"
 say put
 latest=
-read -r latest < turn
+! is file turn turn || read -r latest < turn
 # None: the run is over and its directory about to go.
 if [ -z "$latest" ] || [ "$latest" -gt "$turn" ]; then
   say end
@@ -140,15 +163,21 @@ if [ "$look" = none ]; then
   exit 0
 fi
 if [ "$look" = fifo ]; then
-  exec 4<> "bell.$((turn % 2))"
-  echo q 1<> "bell.$(((turn + 1) % 2))"
+  for f in "bell.$(((turn + 1) % 2))" "bell.$((turn % 2))"; do
+    if ! is fifo "$f" bell; then
+      say end
+      exit 0
+    fi
+    exec 4<> "$f"
+    [ "$f" = "bell.$((turn % 2))" ] || echo q >&4
+  done
 fi
 waited=0 most=20
 [ "$look" = 1 ] || most=650
 while :; do
   n=0
   for f in c/[0-9]*.req c/[0-9]*.big; do
-    if [ -s "$f" ] && [ "$n" -lt ]=] .. far.MOST .. [=[ ]; then
+    if is file "$f" request && [ -s "$f" ] && [ "$n" -lt ]=] .. far.MOST .. [=[ ]; then
       n=$((n + 1))
       say request "${f#c/}"
       case $f in
@@ -171,6 +200,7 @@ while :; do
     echo x >&4
     break
   fi
+  is file turn turn || break
   read -r latest < turn || break
   if [ "$latest" != "$turn" ]; then
     [ "$look" != fifo ] || echo q >&4

@@ -4,6 +4,7 @@
 -- speaks on this machine, so the stubs are the same: over there, too, they find a socket.
 
 local errors = require("farcall.errors")
+local lacking = require("farcall.transports.lacking")
 local supervision = require("farcall.supervision")
 local task = require("farcall.task")
 local uds = require("farcall.transports.uds")
@@ -27,18 +28,18 @@ local function places_of(env)
   return places
 end
 
--- Puts all files there, all at once.
+-- Carries out all of these at once; the first failure counts.
 ---@async
-local function furnish(self, one, files)
-  local writers, failure = {}, nil
-  for _, entry in ipairs(files) do
-    writers[#writers + 1] = task.spawn(function()
-      local ok, err = one:put(self.dir .. "/" .. entry.name, entry.text, MODE_PRIVATE)
+local function all(bodies)
+  local workers, failure = {}, nil
+  for i, body in ipairs(bodies) do
+    workers[i] = task.spawn(function()
+      local ok, err = body()
       failure = failure or not ok and err or nil
     end)
   end
-  for _, writer in ipairs(writers) do
-    local ok, raised = writer:join()
+  for _, worker in ipairs(workers) do
+    local ok, raised = worker:join()
     if not ok then
       error(raised, 0)
     end
@@ -46,32 +47,89 @@ local function furnish(self, one, files)
   return not failure or nil, failure
 end
 
+-- Puts the files and the socket into the run's directory.
+---@async
+local function furnish(self, one, files)
+  local bodies = {}
+  for i, entry in ipairs(files) do
+    bodies[i] = function()
+      return one:put(self.dir .. "/" .. entry.name, entry.text, MODE_PRIVATE)
+    end
+  end
+  -- Who may connect has been looked at over there, where user numbers mean something.
+  local own, err = self.server.uid, nil
+  bodies[#bodies + 1] = function()
+    self.server.listener, err = one:listen(self.dir .. "/socket", function(io)
+      self.server:accept(io, { uid = own })
+    end)
+    return self.server.listener and true, err
+  end
+  return all(bodies)
+end
+
+local function leave_place(self)
+  if self.server and self.server.listener then
+    self.server:close()
+    self.server.listener = nil
+  end
+  if self.directory then
+    self.directory.close()
+    self.directory = nil
+  end
+end
+
+-- After these no other place is looked for.
+local FINAL = { lost = true, protocol = true }
+
+-- The run's directory with all that is in it, in the first place that takes that.
+---@async
+local function settle(self, one, files)
+  local places = places_of(self.spec.env)
+  local left = { unpack(places) }
+  while #left > 0 do
+    local directory, err = one:directory(left)
+    local settled
+    if directory then
+      self.directory, self.dir = directory, directory.path
+      settled, err = furnish(self, one, files)
+    end
+    if settled then
+      return true
+    elseif FINAL[err.kind] then
+      return nil, err
+    end
+    leave_place(self)
+    -- Those before the one that was too small cannot be written to at all.
+    local used = directory and directory.path:match("^(.*)/")
+    repeat
+      local place = table.remove(left, 1)
+    until not place or place == used
+  end
+  local size = 0
+  for _, entry in ipairs(files) do
+    size = size + #entry.text
+  end
+  return nil, lacking.place(places, size)
+end
+
 ---@async
 local function prepare(self, one)
-  local spec, err = self.spec
-  self.directory, err = one:directory(places_of(spec.env))
-  if not self.directory then
-    return nil, err
-  end
-  self.dir = self.directory.path
-  local files = { { name = "token", text = spec.token } }
-  for _, entry in ipairs(spec.files) do
+  local files = { { name = "token", text = self.spec.token } }
+  for _, entry in ipairs(self.spec.files) do
     files[#files + 1] = entry
   end
-  self.server = uds.server(spec.token, spec.on_request)
-  -- Who may connect has been looked at over there, where user numbers mean something.
-  local own = self.server.uid
-  local listening = task.spawn(one.listen, one, self.dir .. "/socket", function(io)
-    self.server:accept(io, { uid = own })
-  end)
-  local furnished
-  furnished, err = furnish(self, one, files)
-  local ok, listener, failure = listening:join()
-  if not ok then
-    error(listener, 0)
+  self.server = uds.server(self.spec.token, self.spec.on_request)
+  return settle(self, one, files)
+end
+
+-- There is no runner after all. Without standard input, the next way is another one too.
+---@async
+local function pass_over(env, err)
+  if err.kind == "unsupported" and env:is_deaf() then
+    return errors.new("unsupported", "transport stream",
+      "what is written to an exec's standard input does not arrive there", { cause = err })
   end
-  self.server.listener = listener
-  return furnished and listener and true, err or failure
+  return err
 end
 
 ---Prepares a run: a runner, where there is none yet, the private directory over there with token,
@@ -88,7 +146,7 @@ function stream.open(spec)
   local fresh = not spec.env:has_runner()
   local one, err = spec.env:bring()
   if not one then
-    return nil, err
+    return nil, pass_over(spec.env, err)
   elseif spec.needs_program and one.form ~= "c" then
     return nil, errors.new("unsupported", "transport stream", "only the static runner, which cannot"
       .. " run there, has the program through which such a script calls")
@@ -104,7 +162,7 @@ function stream.open(spec)
   if not ok then
     error(ready, 0)
   end
-  return nil, failure
+  return nil, pass_over(spec.env, failure)
 end
 
 ---@async
@@ -116,12 +174,7 @@ end
 
 ---Removes what the run had there. Idempotent; after the script's process has been killed.
 function Session:close()
-  if self.server and self.server.listener then
-    self.server:close()
-  end
-  if self.directory then
-    self.directory.close()
-  end
+  leave_place(self)
 end
 
 return stream

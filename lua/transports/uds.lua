@@ -6,6 +6,7 @@
 local atomicfile = require("farcall.core.atomicfile")
 local errors = require("farcall.errors")
 local json = require("farcall.core.json")
+local lacking = require("farcall.transports.lacking")
 local rundir = require("farcall.rundir")
 local sock = require("farcall.core.sock")
 local system = require("farcall.core.system")
@@ -306,10 +307,12 @@ function uds.start(spec, dir, program)
     if process then
       return process
     end
-    failure = failure or err
-    if err.code ~= "ENOENT" then
+    failure = err
+    -- The directory where it starts may be what is missing.
+    if err.code ~= "ENOENT" or err.msg:find("^cannot enter directory") then
       break
     end
+    failure = lacking.interpreter(spec.interpreter)
   end
   return nil, failure
 end

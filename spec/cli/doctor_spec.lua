@@ -7,6 +7,8 @@ local helper = require("spec.helper")
 local identity = require("farcall.identity")
 local json = require("farcall.core.json")
 
+local MACHINE = io.popen("uname -m"):read("*l")
+
 local function findings(got)
   local by_name = {}
   for _, found in ipairs(assert(json.decode(got.out)).findings) do
@@ -22,7 +24,7 @@ describe("farcall doctor", function()
     assert.equal(0, got.code, got.out .. got.err)
     assert.equal("", got.err)
     for _, name in ipairs({
-      "versions", "configuration", "runtime", "state", "process trees", "python", "run",
+      "versions", "configuration", "runtime", "state", "process trees", "python", "runners", "run",
       "leftovers",
     }) do
       assert.is_truthy(got.out:find("\n%w+ +" .. name) or got.out:find("^%w+ +" .. name), got.out)
@@ -30,7 +32,8 @@ describe("farcall doctor", function()
     local told = home:run({ "doctor", "--json" })
     assert.equal(1, select(2, told.out:gsub("\n", "")))
     assert.is_true(json.decode(told.out).ok)
-    assert.matches("^a script with one call took", findings(told).run.message)
+    assert.matches("^a script with one call took %d+ ms, by uds$", findings(told).run.message)
+    assert.matches("uds for local; stream for [^;]*docker", findings(told).runners.message)
     assert.same({}, fs.list(home.dir .. "/runtime/farcall"))
   end)
 
@@ -71,8 +74,10 @@ describe("farcall doctor", function()
     assert.matches("conf.lua:2: ", findings(got).configuration.message, 1, true)
     home:write("work/farcall.lua", "")
     got = home:run({ "doctor", "--json" })
+    assert.equal(125, got.code)
     assert.matches("farcall.lua: it is not trusted$", findings(got).configuration.message)
     assert.matches("farcall trust", findings(got).configuration.hint, 1, true)
+    assert.equal("ok", findings(got).run.status)
   end)
 
   it("tells what dead engines have left", function()
@@ -91,9 +96,10 @@ describe("farcall doctor", function()
       return -- The services of the specs are root's.
     end
     local bed = (os.getenv("FARCALL_TESTBED") or "/var/tmp/farcall-testbed") .. "/ssh/"
+    local environment
     local function about(...)
       local told = {}
-      local got = cli.home():run({ "doctor", "--json", ... })
+      local got = cli.home():run({ "doctor", "--json", ... }, { env = environment })
       for _, found in ipairs(assert(json.decode(got.out)).findings) do
         if found.name:find("^backend ") then
           told[#told + 1] = ("%s: %s (%s)"):format(found.status, found.message, found.hint or "")
@@ -104,8 +110,20 @@ describe("farcall doctor", function()
     local text, code = about("-b", "docker", "-o", "image=farcall-spec/busybox")
     assert.equal(0, code, text)
     assert.matches("ok: an exec takes %d+ ms", text)
-    assert.matches("ok: calls by files in /tmp", text, 1, true)
+    assert.matches("ok: calls by stream: the runner in C, for " .. MACHINE, text, 1, true)
+    assert.matches("ok: a process that the runner starts takes [%d.]+ ms", text)
     assert.matches("warn: no python3 (Python scripts cannot run there", text, 1, true)
+    -- As if no runner were for that machine.
+    local python_only = helper.scratch()
+    helper.write(python_only .. "/runner.py", helper.read("runner/runner.py"))
+    environment = { FARCALL_RUNNERS = python_only }
+    text, code = about("-b", "docker", "-o", "image=farcall-spec/busybox")
+    assert.equal(0, code, text)
+    assert.matches("warn: calls by files in /tmp, and not by stream: there is no runner for "
+      .. MACHINE .. "; there is no python3 (for such a machine", text, 1, true)
+    assert.matches("ok: calls by stream: the runner in Python",
+      (about("-b", "docker", "-o", "image=farcall-spec/debian")), 1, true)
+    environment = nil
     text, code = about("-b", "docker", "-o", "attach=farcall-spec-none")
     assert.equal(125, code)
     assert.matches("^fail: attach farcall%-spec%-none: there is no such container %(.+%)$", text)
@@ -119,6 +137,15 @@ describe("farcall doctor", function()
     assert.matches("warn: ssh 127.0.0.1: by OpenSSH, because libssh2[^\n]+RSA[^\n]+"
       .. "%([^\n]+ssh%-keygen %-t ed25519%)", text)
     assert.matches("ok: python3 with json, socket and select", text, 1, true)
+  end)
+
+  it("finds that the programs of runners are missing", function()
+    local home = cli.home()
+    local got = home:run({ "doctor", "--json" }, { env = { FARCALL_RUNNERS = "/no/such" } })
+    assert.equal(0, got.code)
+    local found = findings(got).runners
+    assert.equal("warn", found.status)
+    assert.matches("runner.py is not there: calls travel by files", found.message, 1, true)
   end)
 
   it("finds that the supervisor is missing", function()

@@ -81,7 +81,7 @@ return { name = "never", summary = "s", place = function() return deny("not toda
     local home = cli.home()
     local got = run(home, "from farcall import terminal", "--allow", "read_file")
     assert.equal(1, got.code)
-    assert.matches("no listed tool is called terminal", got.err, 1, true)
+    assert.matches("the tool terminal is not among those that this run allows", got.err, 1, true)
     got = run(home, "from farcall import terminal\nterminal('true')\nterminal('true')",
       "--max-calls", "1")
     assert.equal(1, got.code)
@@ -93,6 +93,60 @@ return { name = "never", summary = "s", place = function() return deny("not toda
     assert.equal("a=b here None\n", got.out)
     got = run(home, "import os\nprint(os.getcwd())", "-o", "cwd=/usr")
     assert.equal("/usr\n", got.out)
+  end)
+
+  it("says why a name is none of the tools that a script can import", function()
+    local home = cli.home()
+    home:write("work/tools/extra.lua",
+      'return { name = "extra", summary = "s", handler = function() return 1 end }')
+    home:write("work/conf.lua", 'tool_path { "tools" }')
+    local got = run(home, "from farcall import extra", "-C", "conf.lua")
+    assert.equal(1, got.code)
+    assert.matches("hint: there is a tool extra, but it is not listed", got.err, 1, true)
+    assert.matches("there is a tool extra, but it is not listed",
+      run(home, "pass", "-C", "conf.lua", "--allow", "extra").err, 1, true)
+    home:write("work/conf.lua", 'tool_path { "tools" }\ntools { "extra" }')
+    assert.equal(0, run(home, "from farcall import extra", "-C", "conf.lua").code)
+    assert.matches("hint: there is a tool terminal, but it is not listed[^\n]+conf.lua:2",
+      run(home, "from farcall import terminal", "-C", "conf.lua").err)
+    assert.matches("there is no tool extr: did you mean extra?",
+      run(home, "from farcall import extr", "-C", "conf.lua").err, 1, true)
+    assert.is_nil(run(home, "from os import extra").err:find("hint"))
+  end)
+
+  it("says with -v how the calls came, and why not by stream", function()
+    local home = cli.home()
+    assert.matches("^success in [^\n]+, 0 calls, by uds, run %S+\n$", run(home, "pass", "-v").err)
+    local got = home:run({ "run", "-v", "-c", "print(1)", "--transport", "file" })
+    assert.matches(", by file, run %S+\n$", got.err)
+    got = home:run({ "run", "-v", "-c", "print(1)", "--transport", "stream" })
+    assert.matches(", by stream, run %S+\n$", got.err)
+    home:write("backends/far.lua", [[
+      local far, caps = {}, {}
+      for name, value in pairs(require("farcall.backends.local")) do far[name] = value end
+      for name, value in pairs(far.caps) do caps[name] = value end
+      caps.same_host, far.name, far.caps = nil, "far", caps
+      local open = far.open
+      function far.open(...)
+        local env, err = open(...)
+        if env then env.caps = caps end
+        return env, err
+      end
+      return far]])
+    home:write("work/far.lua", 'backend_path { "../backends" }')
+    local words = { "run", "-C", "far.lua", "-b", "far", "-c", "print(1)" }
+    local plain = { env = { FARCALL_RUNNERS = "/no/such" } }
+    got = home:run(words, plain)
+    assert.same({ code = 0, out = "1\n", err = "" }, got)
+    words[#words + 1] = "-v"
+    assert.matches("calls by files, because not by stream: its programs cannot be read: /no/such",
+      home:run(words, plain).err, 1, true)
+    words[#words + 1] = "--json"
+    local result = json.decode(home:run(words, plain).out)
+    assert.equal("file", result.transport)
+    assert.matches("stream: its programs", result.transport_reason, 1, true)
+    result = json.decode(home:run(words).out)
+    assert.same({ "stream", "c" }, { result.transport, result.runner })
   end)
 
   it("prints one JSON line with --json, and nothing else", function()
@@ -130,7 +184,7 @@ return { name = "never", summary = "s", place = function() return deny("not toda
     assert.equal(130, cli.finish(running).code)
   end))
 
-  for _, signal in ipairs({ "INT", "TERM", "HUP" }) do
+  for signal, exit in pairs({ INT = 130, TERM = 143, HUP = 129 }) do
     it("ends the script and what it started when it gets SIG" .. signal, helper.task(function()
       local home = cli.home()
       local word = ("1%d.%d"):format(os.time(), #signal)
@@ -140,7 +194,7 @@ return { name = "never", summary = "s", place = function() return deny("not toda
       end))
       running.child:kill(signal)
       local got = cli.finish(running)
-      assert.equal(130, got.code)
+      assert.equal(exit, got.code)
       assert.matches("interrupted by SIG" .. signal, got.err, 1, true)
       assert.same({}, with_word(word))
       assert.same({}, fs.list(home.dir .. "/runtime/farcall"))
@@ -255,8 +309,8 @@ describe("farcall exec", function()
     assert.is_true(helper.eventually(function()
       return #with_word(word) > 1
     end))
-    running.child:kill("INT")
-    assert.equal(130, cli.finish(running).code)
+    running.child:kill("TERM")
+    assert.equal(143, cli.finish(running).code)
     assert.same({}, with_word(word))
   end))
 end)

@@ -413,6 +413,13 @@ describe("openssh", function()
       helper.write(server.dir .. "/known_hosts", server:known_line(server.dir .. "/other"))
       assert.same({ "denied", "HOSTKEY" }, kind_and_code())
       assert.same({ "denied", "HOSTKEY" }, kind_and_code({ accept_new = true }))
+      -- The hint names the line, and is a command that works.
+      helper.write(server.dir .. "/known_hosts", "# mine\n" .. server:known_line(server.dir
+        .. "/other"))
+      local hint = refused().hint
+      assert.matches("(line 2 of " .. server.dir .. "/known_hosts) with ssh-keygen", hint, 1, true)
+      sshd.run(hint:match("(ssh%-keygen %-R .*)") .. " >/dev/null 2>&1")
+      assert.equal("# mine\n", helper.read(server.dir .. "/known_hosts"))
       helper.write(server.dir .. "/known_hosts", "@revoked * "
         .. server:known_line():match(" (.*)"))
       assert.same({ "denied", "HOSTKEY" }, kind_and_code({ accept_new = true }))

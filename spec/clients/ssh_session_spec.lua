@@ -273,6 +273,13 @@ describe("ssh_session", function()
       assert.equal("denied", err.kind)
       assert.equal("HOSTKEY", err.code)
       assert.equal("HOSTKEY", refused(server:options({ accept_new = true })).code)
+      -- The hint names the line, and is a command that works.
+      helper.write(server.dir .. "/known_hosts", "# mine\n" .. server:known_line(server.dir
+        .. "/other"))
+      local hint = refused(server:options()).hint
+      assert.matches("(line 2 of " .. server.dir .. "/known_hosts) with ssh-keygen", hint, 1, true)
+      sshd.run(hint:match("(ssh%-keygen %-R .*)") .. " >/dev/null 2>&1")
+      assert.equal("# mine\n", helper.read(server.dir .. "/known_hosts"))
     end))
 
     it("and refuses one that it does not know, unless told otherwise", with(nil, false, function()

@@ -103,6 +103,20 @@ describe("fs", function()
   end)
 end)
 
+describe("fs.truncate", function()
+  it("ends a file where it is told", function()
+    local file = helper.scratch() .. "/file"
+    refused("ENOENT", fs.truncate(file, 0))
+    helper.write(file, "12345")
+    assert.is_true(fs.truncate(file, 2))
+    assert.equal("12", helper.read(file))
+    assert.is_true(fs.truncate(file, 3))
+    assert.equal("12\0", helper.read(file))
+    assert.has_error(function() fs.truncate(file, -1) end)
+    assert.has_error(function() fs.truncate(file, 0 / 0) end)
+  end)
+end)
+
 describe("a lock", function()
   local dir, file
   before_each(function()

@@ -22,14 +22,14 @@ end
 
 local function again(engine, job)
   local result, err = engine:run({
-    backend = job.backend, options = job.options, language = "python",
+    backend = job.backend, options = job.options, language = "python", transport = job.transport,
     script = "from farcall import note; print(note(text='third'))",
   })
   assert(result, tostring(err))
   faults.ended(result, { status = "success", calls = { "note done" }, output = "third\n" })
 end
 
-describe("a run in Docker", function()
+local function removed(way)
   setup(docker.setup)
 
   for _, how in ipairs({ "calling", "idle" }) do
@@ -38,6 +38,7 @@ describe("a run in Docker", function()
       faults.with({}, function(engine, notes)
         local job = {
           backend = "docker", options = { image = IMAGE }, script = faults.script(how, number),
+          transport = way,
         }
         local name = assert(engine:environment("docker", job.options)).name
         local result, err = faults.run(engine, notes, job, function()
@@ -46,7 +47,7 @@ describe("a run in Docker", function()
         end)
         assert(result, tostring(err))
         faults.ended(result, broken(how))
-        assert.same({ "docker", "file", name },
+        assert.same({ "docker", way, name },
           { result.backend, result.transport, result.environment })
         once(notes)
         faults.gone(number, 5)
@@ -56,9 +57,9 @@ describe("a run in Docker", function()
       end)
     end)
   end
-end)
+end
 
-describe("a run in an engine of its own", function()
+local function restarted(way)
   local engine_of
 
   setup(function()
@@ -88,6 +89,7 @@ describe("a run in an engine of its own", function()
         faults.with({}, function(engine, notes)
           local job = {
             backend = "docker", options = options(), script = faults.script(how, number),
+            transport = way,
           }
           local result, err = faults.run(engine, notes, job, function()
             faults.staying(notes, how, number)
@@ -110,6 +112,7 @@ describe("a run in an engine of its own", function()
     faults.with({}, function(engine, notes)
       local job = {
         backend = "docker", options = options(), script = faults.script("calling", number),
+        transport = way,
       }
       local result = assert(faults.run(engine, notes, job, function()
         faults.staying(notes, "calling", number)
@@ -131,7 +134,7 @@ describe("a run in an engine of its own", function()
   it("goes on when that hangs for some seconds", function()
     faults.with({}, function(engine, notes)
       local result = assert(faults.run(engine, notes, {
-        backend = "docker", options = options(), script = [[
+        backend = "docker", options = options(), transport = way, script = [[
 from farcall import note, parallel
 print(note(text="first", wait=1))
 texts = ["n%d" % i for i in range(20)]
@@ -155,4 +158,14 @@ print("good")
     end)
     assert.equal("", containers())
   end)
-end)
+end
+
+for _, way in ipairs({ "stream", "file" }) do
+  describe("a run in Docker, by " .. way, function()
+    removed(way)
+  end)
+
+  describe("a run in an engine of its own, by " .. way, function()
+    restarted(way)
+  end)
+end

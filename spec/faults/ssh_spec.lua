@@ -2,12 +2,13 @@
 -- A host, or the way to it, that goes in the middle of a run by SSH; and hosts that are refused.
 local faults = require("spec.support.faults")
 local helper = require("spec.helper")
+local runner_link = require("farcall.clients.runner_link")
 local sshd = require("spec.support.sshd")
 local task = require("farcall.task")
 local transport = require("farcall.transports.file")
 
--- Seconds that the far side waits for a sign, where a spec waits for it.
-local LEASE = 4
+-- Seconds that the far side waits for a sign or a new link, where a spec waits for it.
+local LEASE, GRACE = 4, 4
 -- One each: it takes its time.
 local STALLED = { libssh2 = "calling", openssh = "idle" }
 
@@ -33,16 +34,16 @@ assert parallel([(note, {"text": t}) for t in texts], workers=8) == texts
 print("good")
 ]]
 
-for _, client in ipairs({ "libssh2", "openssh" }) do
-  describe("a run over ssh by " .. client, function()
-    local server, lease
+local function specify(client, way)
+  describe(("a run over ssh by %s, calls by %s"):format(client, way), function()
+    local server, lease, ask_every
 
     before_each(function()
-      lease = transport.LEASE
+      lease, ask_every = transport.LEASE, runner_link.ASK_EVERY
     end)
 
     after_each(function()
-      transport.LEASE = lease
+      transport.LEASE, runner_link.ASK_EVERY = lease, ask_every
       if server then
         server:stop()
       end
@@ -66,7 +67,7 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
       local all = {
         host = "127.0.0.1", port = server.port, user = server.user, agent = false,
         identity = { server.dir .. "/id" }, known_hosts = { server.dir .. "/known_hosts" },
-        config = "none", client = client, keepalive = 1,
+        config = "none", client = client, keepalive = 1, link_grace = GRACE,
       }
       for name, value in pairs(over or {}) do
         all[name] = value
@@ -90,14 +91,14 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
       local number = faults.number()
       faults.with({}, function(engine, notes)
         local result, err = faults.run(engine, notes, {
-          backend = "ssh", options = over, script = faults.script(how, number),
+          backend = "ssh", options = over, script = faults.script(how, number), transport = way,
         }, function()
           faults.staying(notes, how, number)
           fault()
         end)
         assert(result, tostring(err))
         faults.ended(result, broken(how))
-        assert.same({ "ssh", "file" }, { result.backend, result.transport })
+        assert.same({ "ssh", way }, { result.backend, result.transport })
         once(notes)
         faults.gone(number, seconds)
       end)
@@ -121,8 +122,8 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
 
     it("says lost when the connection stalls, and the far side ends by itself", function()
       local link = begin_linked()
-      transport.LEASE = LEASE
-      broken_by(STALLED[client], through(link), LEASE + 10, function()
+      transport.LEASE, runner_link.ASK_EVERY = LEASE, LEASE / 4.5
+      broken_by(STALLED[client], through(link), LEASE + GRACE + 10, function()
         link.stall(true)
       end)
     end)
@@ -131,7 +132,7 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
       local link = begin_linked()
       faults.with({}, function(engine, notes)
         local job = {
-          backend = "ssh", options = through(link),
+          backend = "ssh", options = through(link), transport = way,
           script = "from farcall import note; print(note(text='first', wait=1))",
         }
         local result = assert(faults.run(engine, notes, job, function()
@@ -154,7 +155,7 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
       local link = begin_linked()
       faults.with({}, function(engine, notes)
         local result = assert(faults.run(engine, notes, {
-          backend = "ssh", options = through(link, { keepalive = 15 }),
+          backend = "ssh", options = through(link, { keepalive = 15 }), transport = way,
           script = "from farcall import note\nnote(text='first', wait=1)\n" .. CALLS,
         }, function()
           notes:await("first")
@@ -173,7 +174,7 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
       faults.with({}, function(engine, notes)
         local result, err = engine:run({
           backend = "ssh", options = through(link, { keepalive = 15 }), script = CALLS,
-          language = "python",
+          language = "python", transport = way,
         })
         assert(result, tostring(err))
         assert.equal("good\n", result.output, result.stderr .. tostring(result.error))
@@ -187,7 +188,7 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
         begin("MaxSessions 10")
         faults.with({}, function(engine, notes)
           local job = {
-            backend = "ssh", options = options({ keepalive = 15 }),
+            backend = "ssh", options = options({ keepalive = 15 }), transport = way,
             script = "from farcall import note\nnote(text='first', wait=1)\n" .. CALLS,
           }
           local result = assert(faults.run(engine, notes, job, function()
@@ -208,7 +209,7 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
     local function refused(engine, notes, over, kind, code)
       local mark = helper.scratch() .. "/ran"
       local none, err = engine:run({
-        backend = "ssh", options = over, language = "python",
+        backend = "ssh", options = over, language = "python", transport = way,
         script = ("open(%q, 'w')\nfrom farcall import note; note(text='third')"):format(mark),
       })
       assert.is_nil(none)
@@ -224,7 +225,7 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
         begin()
         faults.with({}, function(engine, notes)
           local job = {
-            backend = "ssh", options = options(), language = "python",
+            backend = "ssh", options = options(), language = "python", transport = way,
             script = "from farcall import note; print(note(text='first'))",
           }
           faults.ended(assert(engine:run(job)),
@@ -262,7 +263,8 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
       faults.with({}, function(engine, notes)
         local over = options({ keepalive = 15 })
         local result = assert(engine:run({
-          backend = "ssh", options = over, language = "python", script = CALLS .. [[
+          backend = "ssh", options = over, language = "python", transport = way,
+          script = CALLS .. [[
 import sys
 from farcall import terminal
 print(terminal("printf out; printf err >&2; exit 7"))
@@ -285,4 +287,10 @@ sys.exit(3)
       end)
     end)
   end)
+end
+
+for _, client in ipairs({ "libssh2", "openssh" }) do
+  for _, way in ipairs({ "stream", "file" }) do
+    specify(client, way)
+  end
 end

@@ -16,7 +16,7 @@ cp "$build/spec_host" "$build/farcall" "$build/farcall-supervisor" "$build/farca
 mkdir -p "$copy/build/spec/stress"
 cp "$build"/spec/stress/stress_* "$copy/build/spec/stress/"
 mkdir "$copy/build/lua"
-cp -R "$build/lib" "$copy/build/"
+cp -RL "$build/lib" "$build/runner" "$copy/build/"
 ln -s "$copy/lua" "$copy/build/lua/farcall"
 cp "$build/lua/farcall.bytecode" "$copy/build/lua/"
 chown -R "$user" "$copy"

@@ -17,6 +17,11 @@ local PATIENCE = 60
 local Home = {}
 Home.__index = Home
 
+---The program's path.
+function cli.program()
+  return assert(fs.realpath(build.dir)) .. "/farcall"
+end
+
 ---@return spec.Home
 function cli.home()
   local dir = assert(fs.realpath(helper.scratch()))
@@ -69,7 +74,7 @@ end
 ---@async
 function Home:start(argv, options)
   options = options or {}
-  local words = { options.program or assert(fs.realpath(build.dir)) .. "/farcall" }
+  local words = { options.program or cli.program() }
   for _, word in ipairs(argv) do
     words[#words + 1] = word
   end

@@ -89,7 +89,7 @@ local function pump(self)
   self:put_out()
 end
 
--- Starts a runner. options: grace (ms) and dir, env, cwd
+-- Starts a runner. options: grace (ms) and dir, lease (ms), env, cwd
 function runner_link.start(argv, options)
   options = options or {}
   local self = setmetatable({ argv = argv, token = hex(32), env = options.env, cwd = options.cwd,
@@ -104,7 +104,8 @@ function runner_link.start(argv, options)
       self:put_out()
     end,
   }))
-  local words = { "serve", ("%d"):format(options.grace or 0), options.dir }
+  local words = { "serve", ("%d%s"):format(options.grace or 0,
+    options.lease and ":" .. options.lease or ""), options.dir }
   self.child, self.ended, self.hello = say(self, words, self.token .. "\n")
   self.runner, self.runner_ended = self.child, self.ended
   assert(self.hello and self.hello:find("^hello "), tostring(self.hello))

@@ -281,7 +281,7 @@ print(note(text="good"))
     local result = by_files([[
 import os, time
 d = os.environ["FARCALL_RUN_DIR"]
-os.mkdir(d + "/c/1x.req")
+with open(d + "/c/1x.req", "w") as file: file.write("x")
 from farcall import note
 try:
     note(text="x")
@@ -290,6 +290,90 @@ finally:
 ]], {})
     assert.equal("error", result.status)
     assert.equal("protocol", result.error_kind)
+  end)
+
+  -- What a script can put in the place of each file that an exec opens over there.
+  local PLACES = {
+    turn = "put(d + '/turn')",
+    ["a request"] = "put(d + '/c/77.req')",
+    ["a large request"] = "put(d + '/c/77.big')",
+    ["a request that has arrived"] = [[
+thread = threading.Thread(target=note, kwargs={"text": "slow", "wait": 2})
+thread.start()
+while not [n for n in os.listdir(d + "/c") if n.endswith(".req")]: time.sleep(0.01)
+time.sleep(0.5)
+for name in os.listdir(d + "/c"):
+    if name.endswith(".req"): put(d + "/c/" + name)]],
+  }
+  local THINGS = {
+    ["a FIFO"] = "os.mkfifo(path)",
+    ["a directory"] = "os.mkdir(path)",
+    ["a link to a FIFO"] = "os.mkfifo(d + '/f'); os.symlink('f' if path.count('/') == d.count('/')"
+      .. " + 1 else '../f', path)",
+    ["a link to a device"] = "os.symlink('/dev/tty', path)",
+  }
+
+  local function spoil(place, thing)
+    local began = os.time()
+    local result = by_files(([[
+import os, shutil, subprocess, threading, time
+from farcall import note
+d = os.environ["FARCALL_RUN_DIR"]
+def put(path):
+    if os.path.exists(path): os.unlink(path)
+    if os.path.exists(d + "/f"): os.unlink(d + "/f")
+    %s
+note(text="first")
+%s
+print(d, flush=True)
+try:
+    note(text="second")
+finally:
+    time.sleep(100)
+]]):format(THINGS[thing], PLACES[place]), {}, { timeout = 100 })
+    assert.equal("error", result.status, result.stderr)
+    assert.equal("protocol", result.error_kind, result.error)
+    assert.matches("the script has put something else", result.error, 1, true)
+    assert.is_true(os.time() - began < 60)
+    local dir = result.output:gsub("\n", "")
+    assert.is_nil(fs.stat(dir))
+    assert.equal(0, os.execute(("! pgrep -f '[%s]%s' > /dev/null"):format(dir:sub(1, 1),
+      dir:sub(2))))
+  end
+
+  for place in pairs(PLACES) do
+    for thing in pairs(THINGS) do
+      it(("ends a run that puts %s in the place of %s"):format(thing, place), function()
+        spoil(place, thing)
+      end)
+    end
+  end
+
+  it("ends over there, too, an exec that is given up", function()
+    local silence = transport.SILENCE
+    transport.SILENCE = 5
+    -- Full of what nobody reads: whoever rings it waits.
+    local result = by_files([[
+import os, time
+from farcall import note
+d = os.environ["FARCALL_RUN_DIR"]
+note(text="first")
+fds = [os.open(d + "/bell.%d" % i, os.O_RDWR | os.O_NONBLOCK) for i in (0, 1)]
+print(d, flush=True)
+end = time.time() + 100
+while time.time() < end:
+    for fd in fds:
+        try:
+            os.write(fd, b"x" * 4096)
+        except BlockingIOError:
+            pass
+    time.sleep(0.001)
+]], {}, { timeout = 100 })
+    transport.SILENCE = silence
+    assert.equal("error", result.status)
+    assert.equal("lost", result.error_kind)
+    assert.equal(0, os.execute(("! pgrep -fa 'farcall-ru[n]-%s'"):format(
+      result.output:match("farcall%-run%-(%x+)"))))
   end)
 
   it("leaves nothing over there: not the directory, not a process that left its session", function()
