@@ -274,12 +274,8 @@ function Kernel:turn(job, token, on_request)
   return turn
 end
 
----Ends the interpreter: it may say its last words, and is killed with all that it has started.
----Idempotent.
 ---@async
----@param why string
-function Kernel:close(why)
-  self.why = self.why or why
+local function finish(self)
   if not self.current and not self.gone.is_set() then
     self.process:close_stdin()
     task.timeout(CLOSE_GRACE, self.gone.wait)
@@ -289,6 +285,15 @@ function Kernel:close(why)
   end
   self.process:kill()
   self.gone.wait()
+end
+
+---Ends the interpreter: it may say its last words, and is killed with all that it has started.
+---Idempotent, and not to be cancelled: nobody else would end it.
+---@async
+---@param why string
+function Kernel:close(why)
+  self.why = self.why or why
+  task.shield(finish, self)
 end
 
 ---@async

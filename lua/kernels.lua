@@ -52,6 +52,8 @@ function kernels.check(job, language)
   elseif not DRIVERS[language] then
     return errors.new("unsupported", "session " .. name,
       ("there are sessions for Python only, not for %s"):format(language))
+  elseif (job.pool or 1) > 1 then
+    return errors.new("usage", "session " .. name, "it lives in one environment, not in a pool")
   elseif job.transport == "file" then
     return errors.new("unsupported", "session " .. name, "its calls cannot travel by files")
   end

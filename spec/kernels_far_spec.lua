@@ -40,7 +40,8 @@ for backend in pairs(PLACES) do
   describe("sessions on " .. backend, function()
     it("keep what scripts have defined, and serve each run's calls", function()
       with(backend, function(run)
-        local first = run("from farcall import terminal\nx = 1\nprint(terminal('echo a')['output'])")
+        local first = run("from farcall import terminal\nx = 1\n"
+          .. "print(terminal('echo a')['output'])")
         assert.equal("a\n\n", first.output, first.stderr)
         assert.equal("stream", first.transport)
         assert.equal("new", first.session_state)

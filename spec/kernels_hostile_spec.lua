@@ -41,7 +41,7 @@ describe("a session's script that", function()
         "import sys\nsys.modules.clear()", "import os\nos.write = os.read = os.dup2 = None",
         "import sys\nsys.excepthook = lambda *a: 1/0\n1/0",
         "import sys\nsys.stdout = sys.stderr = 5\n1/0",
-        "import gc\nfor o in gc.get_objects():\n  if type(o).__name__ == 'Link': o.__dict__.clear()",
+        "import gc\nfor o in gc.get_objects():\n if type(o).__name__ == 'Link': o.__dict__.clear()",
         "import os\nos.chdir(os.environ['FARCALL_RUN_DIR'])",
         "import os, sys\nos.environ.clear(); sys.path.clear(); sys.path_hooks.clear()",
         "import sys\nsys.setrecursionlimit(50)", "import os\nos.umask(0o777)",
@@ -121,6 +121,24 @@ describe("a session's script that", function()
       assert.equal("success", first.status)
       local second = run("print('two')", { reset = true })
       assert.equal("two\n", second.output)
+    end)
+  end)
+
+  it("leaves a flood, a timer or a stream that does not block harms no one else", function()
+    with({}, function(run)
+      run("import os\nif os.fork() == 0:\n  os.setsid()\n"
+        .. "  while True: os.write(1, b'late\\n' * 999)")
+      for _ = 1, 3 do
+        assert.matches("mine", run("print('mine', file=__import__('sys').stderr)").stderr)
+      end
+      run("import os; os.set_blocking(1, False)", { reset = true })
+      assert.equal(3000001, run("print('q' * 3000000)").stdout_bytes_total)
+      run("import signal, time; signal.setitimer(signal.ITIMER_REAL, 0.1)")
+      local hit = run("time.sleep(20)")
+      while hit.session_state == "kept" and not hit.session_lost do
+        hit = run("time.sleep(20)")
+      end
+      assert.matches("signal ALRM", hit.hint)
     end)
   end)
 

@@ -91,6 +91,10 @@ local function perform(engine, state, ui, text)
   if result.status == "interrupted" and (state.caught.name or not state.prompting) then
     return session.interrupted(state.caught.name or "INT")
   end
+  if not result.started and not state.prompting then
+    -- Nor would the next one be, and it may rely on this one.
+    return EXIT_BY_STATUS[result.status] or session.code_of(result)
+  end
   state.code = EXIT_BY_STATUS[result.status] or session.code_of(result)
   return state.reader_gone and EXIT_PIPE or result.exit_called and state.code or nil
 end
@@ -133,8 +137,8 @@ function repl.run(args, ui)
     prompting = system.isatty(0) and ui.terminal and not ui.quiet,
     job = { session = args.session, backend = args.backend, options = options },
   }
-  -- At a terminal Ctrl-C ends the statement, or what has been typed of it; the second one, while the
-  -- statement still runs, ends farcall. Without a terminal any signal ends all.
+  -- At a terminal Ctrl-C ends the statement, or what has been typed of it; the second one, while
+  -- the statement still runs, ends farcall. Without a terminal any signal ends all.
   local function interrupt(engine, name)
     if name ~= "INT" or not state.prompting then
       return engine:interrupt(name)

@@ -144,10 +144,28 @@ describe("farcall repl", function()
     end
   end)
 
+  it("ends at the first statement that could not be started when nobody types", function()
+    local got = piped("1\n2\n", "-b", "docker", "-o", "image=farcall-spec/no-such-image")
+    assert.equal(125, got.code)
+    assert.equal("", got.out)
+    assert.matches("no-such-image", got.err, 1, true)
+    assert.equal(1, select(2, got.err:gsub("farcall: ", "")), got.err)
+  end)
+
+  it("has sessions of which a single run may be one", function()
+    local home = cli.home()
+    local got = home:run({ "run", "--json", "--session", "s", "-c", "print(1)" })
+    local result = assert(json.decode(got.out))
+    assert.same({ "s", "new", "1\n" }, { result.session, result.session_state, result.output })
+    got = home:run({ "run", "--session", "s", "-l", "sh", "-c", "true" })
+    assert.equal(125, got.code)
+    assert.matches("sessions for Python only", got.err)
+  end)
+
   it("asks at a terminal, with another sign in the middle of a statement", function()
-    local got = typed({ ">>> ", "x = 20\n", ">>> ", "def f():\n", "... ", "  return x + 1\n", "... ",
-      "\n", ">>> ", "f()\n", "21", "", ">>> ", "\\x04" })
-    assert.matches(">>> def f%(%):\n%.%.%.   return x %+ 1\n%.%.%. \n>>> f%(%)\n21\n>>> \n", got.out)
+    local got = typed({ ">>> ", "x = 2\n", ">>> ", "def f():\n", "... ", "  return x + 1\n", "... ",
+      "\n", ">>> ", "f()\n", "\n3", "", ">>> ", "\\x04" })
+    assert.matches(">>> def f%(%):\n%.%.%.   return x %+ 1\n%.%.%. \n>>> f%(%)\n3\n>>> \n", got.out)
     assert.equal(0, got.code)
   end)
 
