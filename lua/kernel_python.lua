@@ -290,7 +290,11 @@ def report(error):
 def stream(fd, mode, name):
     """A standard stream as it was at first, whatever an earlier run has done to it."""
     made = originals.get(name)
-    if made is None or made.closed:
+    try:
+        usable = made is not None and not made.closed
+    except ValueError:
+        usable = False  # its buffer was detached
+    if not usable:
         made = open(fd, mode, encoding=styles[name][0], errors=styles[name][1], closefd=False)
         originals[name] = made
     setattr(sys, name, made)
@@ -321,8 +325,11 @@ def serve(pairs):
     run = Run(pairs)
     code = 1
     try:
-        reset_streams(run.echo)
-        link.say(run.nonce + " begin\n")
+        try:
+            reset_streams(run.echo)
+        finally:
+            # Without this mark nobody hears why the run has failed, nor that it has ended.
+            link.say(run.nonce + " begin\n")
         State.run = State.count
         try:
             run.furnish()

@@ -54,6 +54,21 @@ describe("a session's script that", function()
     end)
   end)
 
+  it("detaches or spoils its streams spoils them for its own run only", function()
+    with({}, function(run)
+      for _, script in ipairs({
+        "import sys\nsys.stdout.detach(); sys.stderr.detach(); sys.stdin.detach()",
+        "import sys\nsys.stdout.close(); sys.stderr.close(); sys.stdin.close()",
+        "import os\nos.dup2(os.open(os.devnull, os.O_RDONLY), 1)\nprint('nowhere')",
+      }) do
+        works_after(run, run(script))
+        local failed = run("import sys\nprint(repr(sys.stdin.read()))\n1/0")
+        assert.equal("''\n", failed.output)
+        assert.matches("ZeroDivisionError", failed.stderr)
+      end
+    end)
+  end)
+
   it("catches everything is killed, and the session with it", function()
     with({}, function(run)
       run("import time, os, signal")
