@@ -44,10 +44,16 @@ local PYTHON = 'from farcall import note, terminal\nprint(note(text="first"))\n'
 
 for _, client in ipairs({ "libssh2", "openssh" }) do
   describe("without a stream over ssh by " .. client, function()
+    local server
+
+    after_each(function()
+      server:stop()
+    end)
+
     local function run(forced, over, reason)
       faults.with({}, function(engine, notes)
         local dir = helper.scratch()
-        local server = sshd.start("ForceCommand sh " .. helper.write(dir .. "/forced", forced))
+        server = sshd.start("ForceCommand sh " .. helper.write(dir .. "/forced", forced))
         for round = 1, 2 do
           local job = {
             backend = "ssh", language = "python", script = PYTHON, options = {
@@ -60,9 +66,6 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
             job[name] = value
           end
           local result, err = engine:run(job)
-          if round == 2 or not result then
-            server:stop()
-          end
           assert(result, tostring(err))
           faults.ended(result, { status = "success", calls = over.calls or { "note done",
             "terminal done" }, output = over.output or "first\nfar\n\n" })
