@@ -399,7 +399,8 @@ if verb == "attach":
     out(b"\n" + mark.encode() + b" %s\n")
     silence()
 hello()
-time.sleep(0.2)]]):format(words))
+time.sleep(0.2)
+raise SystemExit(1)]]):format(words))
       engines.with({}, function(engine)
         local one = assert(runner.start(assert(engine:environment("local")).inner, {
           dir = dir, forms = { "python" }, grace = 2, here = false,
