@@ -225,9 +225,6 @@ function Process:read(max)
       end
     end
     if not next(self.streams) then
-      if self.last_output then
-        self.last_output:close()
-      end
       return nil
     end
     self:await_output()
@@ -238,8 +235,12 @@ end
 ---@async
 function Process:await_output()
   task.await(function(resume)
+    local bound
     local function stop()
       self.wake_reader = nil
+      if bound then
+        bound:close()
+      end
       for _, stream in pairs(self.streams) do
         stream:on_readable(nil)
       end
@@ -250,6 +251,12 @@ function Process:await_output()
     end
     for _, stream in pairs(self.streams) do
       stream:on_readable(self.wake_reader)
+    end
+    if self.streams_end then
+      bound = task.loop():timer(math.max(0, math.ceil((self.streams_end - task.now()) * 1000)),
+        function()
+          end_streams(self)
+        end)
     end
     return stop
   end)
@@ -341,10 +348,11 @@ end
 
 -- The streams of a tree that was killed end by themselves, unless the far side wants it otherwise.
 local function bound_streams(self)
-  if self.lasting and next(self.streams) and not self.last_output then
-    self.last_output = task.loop():timer(STREAM_PATIENCE * 1000, function()
-      end_streams(self)
-    end)
+  if self.lasting and not self.streams_end then
+    self.streams_end = task.now() + STREAM_PATIENCE
+    if self.wake_reader then
+      self.wake_reader()
+    end
   end
 end
 

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 local contract = require("spec.backends.contract")
+local errors = require("farcall.errors")
 local helper = require("spec.helper")
 local system = require("farcall.core.system")
 
@@ -21,7 +22,7 @@ for _, server in ipairs(SERVERS) do
   local options = {
     host = "127.0.0.1", port = tonumber((helper.read(dir .. "/port." .. name):match("%d+"))),
     user = "farcall-far", identity = { dir .. "/" .. key }, agent = false, config = "none",
-    known_hosts = { dir .. "/known_hosts" }, client = client,
+    known_hosts = { dir .. "/known_hosts" }, client = client, link_grace = 3,
   }
   local function but(fields)
     local all = {}
@@ -39,7 +40,11 @@ for _, server in ipairs(SERVERS) do
       stdin = "stream", stdout = "stream", split = true, status = "exact", kill = "none",
       same_host = false,
     },
+    -- For good: spec/faults/resume_spec.lua has connections that can be made anew.
     die = function(env)
+      function env.raw.restore()
+        return nil, errors.new("unavailable", "ssh", "the host has gone")
+      end
       env.raw.session:close()
     end,
     wrong = {
