@@ -25,23 +25,27 @@ function(runner_program machine)
 endfunction()
 
 set(RUNNER_NATIVE ${CMAKE_SYSTEM_PROCESSOR})
-if(MUSL_GCC AND NOT SANITIZE)
+if(MUSL_GCC)
   runner_program(${RUNNER_NATIVE} ${MUSL_GCC})
   # For the analysers, which read compile_commands.json: this folder, each file once.
   set(RUNNER_CHECKED ${RUNNER_SOURCES} ${CMAKE_SOURCE_DIR}/runner/supervisor_program.c)
   list(FILTER RUNNER_CHECKED INCLUDE REGEX "/runner/")
   add_library(runner_checked OBJECT EXCLUDE_FROM_ALL ${RUNNER_CHECKED})
   target_include_directories(runner_checked PRIVATE core)
-else()
+endif()
+# With sanitizers it is too large to be sent, and needs a C library: beside the one that is sent, for
+# the specs that start it themselves.
+if(SANITIZE OR NOT MUSL_GCC)
+  set(RUNNER_OTHER ${RUNNER_DIR})
+  if(MUSL_GCC)
+    set(RUNNER_OTHER ${CMAKE_BINARY_DIR}/runner-checked)
+  endif()
   add_executable(farcall-runner ${RUNNER_SOURCES})
   target_include_directories(farcall-runner PRIVATE core)
   set_target_properties(farcall-runner PROPERTIES POSITION_INDEPENDENT_CODE OFF
-    RUNTIME_OUTPUT_DIRECTORY ${RUNNER_DIR} OUTPUT_NAME farcall-runner-${RUNNER_NATIVE})
+    RUNTIME_OUTPUT_DIRECTORY ${RUNNER_OTHER} OUTPUT_NAME farcall-runner-${RUNNER_NATIVE})
   if(NOT SANITIZE)
     target_link_options(farcall-runner PRIVATE -static -s)
-  elseif(CMAKE_C_COMPILER_ID STREQUAL "GNU")
-    # It goes into containers that have a C library, but none of the sanitizers'.
-    target_link_options(farcall-runner PRIVATE -static-libasan -static-libubsan)
   endif()
 endif()
 

@@ -12,7 +12,9 @@ local sock = require("farcall.core.sock")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
 
-local DIR = assert(fs.realpath(build.dir)) .. "/runner"
+-- With sanitizers, where there is such a build.
+local DIR = fs.realpath(build.dir .. "/runner-checked")
+  or assert(fs.realpath(build.dir .. "/runner"))
 
 local function machine()
   local pipe = io.popen("uname -m")
