@@ -205,7 +205,6 @@ function Journal:result(result)
     if not id then
       resume(nil, message, code)
     end
-    -- Not undone by a cancelled task: the result is to be there.
   end)
 end
 

@@ -436,7 +436,14 @@ local function carry_out(run)
   return run.work:join()
 end
 
----Runs the script to its end. Called once.
+---The last lines of the journal.
+---@async
+local function record(log, result)
+  log:result(result)
+  log:close()
+end
+
+---Runs the script to its end. Called once. Of a cancelled run the journal has the result.
 ---@async
 ---@return table result
 function Run:live()
@@ -468,9 +475,8 @@ function Run:live()
   end
   result = self.chain:finish(result)
   self.chain:close()
-  self.journal:result(result)
-  self.journal:close()
-  if raised and not self.abandoned and not (errors.is(raised) and raised.kind == "cancelled") then
+  task.shield(record, self.journal, result)
+  if raised and not self.abandoned then
     error(raised, 0)
   end
   return result

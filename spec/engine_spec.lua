@@ -28,6 +28,24 @@ describe("engine", function()
     assert.equal("local", result.backend)
   end)
 
+  it("keeps the result of a run that is cancelled", function()
+    engines.with({}, function(one, cfg)
+      local own = task.spawn(one.run, one, { script = "sleep 60", language = "sh" })
+      repeat
+        task.sleep(0.02)
+      until next(one.runs)
+      own:cancel()
+      local ok, err = own:join()
+      assert.is_false(ok)
+      assert.equal("cancelled", err.kind)
+      local ids = fs.list(cfg.state_dir .. "/runs")
+      assert.equal(1, #ids)
+      local result = assert(kept_runs.read(cfg.state_dir, ids[1])).result
+      assert.equal("error", result.status)
+      assert.equal("cancelled", result.error_kind)
+    end)
+  end)
+
   it("tells the exit code exactly", function()
     for _, code in ipairs({ 1, 2, 124, 125, 126, 127, 128, 130, 255 }) do
       local result = engines.python(("import sys; sys.exit(%d)"):format(code))
