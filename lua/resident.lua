@@ -12,10 +12,13 @@ local resident = {}
 -- surer levels would give every process a view of its own of what runs there.
 local GRACE, TREE = 2, "subreaper"
 
--- What an exec says and is told to find out whether it hears, and for how many seconds, which specs
--- set.
+-- What an exec says and is told to find out whether it hears. Seconds until it must have begun, and
+-- until it must then have said what it was told: that comes right behind its command, on slow lines
+-- too, and behind no more of a program that is being sent than was on its way already.
 local READY = "ready"
-resident.PATIENCE = 10
+local BEGUN, ECHOED = 10, 8
+-- Seconds until a runner that has not answered is doubted.
+local DOUBT = 3
 
 -- What every environment can do while a runner lives in it.
 local CAPS = {
@@ -31,6 +34,8 @@ local CAPS = {
 ---@field private runner? farcall.Runner
 ---@field private coming? table the event of a runner that is being brought
 ---@field private bringer? farcall.Task who brings it
+---@field private doubter? farcall.Task who looks whether it hears
+---@field private deaf? boolean standard input goes nowhere
 local Resident = {}
 Resident.__index = Resident
 
@@ -129,6 +134,84 @@ local function impossible(self)
   return nil
 end
 
+local function is_heard(self)
+  return self:has_runner() and self.runner:has_answered()
+end
+
+-- What an exec says that repeats what it is told, as far as that comes in time; how it has ended;
+-- whether it was waited for in vain.
+---@async
+local function echo_of(process)
+  local said, status = "", nil
+  local function listen(size)
+    while #said < size do
+      local stream, bytes = process:read(#READY)
+      if not stream then
+        status = process:wait()
+        return
+      end
+      said = stream == "out" and said .. bytes or said
+    end
+  end
+  local _, late = task.timeout(BEGUN, function()
+    process:write(READY)
+    process:close_stdin()
+    listen(#READY)
+  end)
+  if not late and not status then
+    _, late = task.timeout(ECHOED, listen, math.huge)
+  end
+  return said, status, late ~= nil
+end
+
+-- Whether an exec gets what is written to its standard input, as far as one can tell.
+---@async
+local function hears(self)
+  local process = (self.bare or self.inner):start({
+    argv = { "sh", "-c", "printf %s " .. READY .. "; exec cat" }, stdin = "pipe",
+  })
+  if not process then
+    return true
+  end
+  local ok, said, status, late = pcall(echo_of, process)
+  task.shield(process.kill, process)
+  if not ok then
+    error(said, 0)
+  end
+  -- One that was lost tells nothing; a runner that has answered meanwhile tells all.
+  local over = late or status and status.exit == 0
+  return not (over and said == READY) or is_heard(self)
+end
+
+---No runner could be had. Finds out whether the reason is that standard input goes nowhere: a start
+---file reads it, something in between keeps it. Then the environment counts as one without.
+---@async
+---@return boolean so
+function Resident:is_deaf()
+  local inner = self.inner
+  if not self.deaf and inner.without_stdin and inner.caps.stdin == "stream"
+    and not hears(self) then
+    self.deaf = true
+    inner:without_stdin()
+    self.caps = inner.caps
+  end
+  return self.deaf == true
+end
+
+-- Beside whoever brings a runner: where none has answered after a while, it is not waited for any
+-- longer than it takes to find out that it cannot hear.
+---@async
+local function doubt(self)
+  task.sleep(DOUBT)
+  if (self.coming or self:has_runner()) and not is_heard(self) and self:is_deaf() then
+    local err = errors.new("unsupported", "runner", "nothing that is sent to it arrives")
+    self.bringer:cancel(err)
+    if self.runner then
+      self.runner:abandon(err)
+    end
+  end
+end
+
 ---The runner of this environment; brought when there is none yet. Any number may ask.
 ---@async
 ---@return farcall.Runner?
@@ -146,6 +229,10 @@ function Resident:bring()
   if not coming then
     coming = task.event()
     self.coming = coming
+    if self.doubter then
+      self.doubter:cancel()
+    end
+    self.doubter = task.spawn(doubt, self)
     -- In a task of its own: it is for all who ask, and whoever came first may give up.
     self.bringer = task.spawn(function()
       -- Loaded here: most starts of the program never need it.
@@ -155,6 +242,9 @@ function Resident:bring()
         here = self.caps.same_host and self.link_grace == 0, log = self.runners.log,
       })
       self.coming = nil
+      if not (ok and one) then
+        self.doubter:cancel()
+      end
       if ok and one and self.closed then
         one:close()
         one, failure = nil, errors.new("unavailable", "runner", "the environment is closed")
@@ -169,46 +259,6 @@ function Resident:bring()
   return coming.wait()
 end
 
--- Whether an exec gets what is written to its standard input, as far as one can tell.
----@async
-local function hears(self)
-  local process = (self.bare or self.inner):start({
-    argv = { "sh", "-c", "printf %s " .. READY .. "; exec cat" }, stdin = "pipe",
-  })
-  if not process then
-    return true
-  end
-  local said, status = "", nil
-  local _, err = task.timeout(resident.PATIENCE, function()
-    process:write(READY)
-    process:close_stdin()
-    for stream, bytes in function()
-      return process:read(#READY)
-    end do
-      said = stream == "out" and said .. bytes or said
-    end
-    status = process:wait()
-  end)
-  task.shield(process.kill, process)
-  -- One that was lost tells nothing.
-  local over = status and status.exit == 0 or err and err.kind == "timeout"
-  return not (over and said == READY)
-end
-
----No runner could be had. Finds out whether the reason is that standard input goes nowhere: a start
----file reads it, something in between keeps it. Then the environment counts as one without.
----@async
----@return boolean so
-function Resident:is_deaf()
-  local inner = self.inner
-  if inner.without_stdin and inner.caps.stdin == "stream" and not hears(self) then
-    inner:without_stdin()
-    self.caps = inner.caps
-    return true
-  end
-  return false
-end
-
 -- A runner that waits for a new link still holds what it has started.
 function Resident:alive()
   return not self.inner.alive or self.inner:alive() or not self.closed and self:has_runner()
@@ -217,6 +267,9 @@ end
 ---@async
 function Resident:close()
   self.closed = true
+  if self.doubter then
+    self.doubter:cancel()
+  end
   local coming = self.coming
   if coming then
     self.bringer:cancel(errors.new("unavailable", "runner", "the environment is closed"))

@@ -263,6 +263,18 @@ function Runner:by_turns()
   return self.link.turns
 end
 
+---Whether anything has come from it since its hello: then it hears.
+---@return boolean
+function Runner:has_answered()
+  return self.mux:received() > 0
+end
+
+---Gives it up, because it is of no use.
+---@param err farcall.Error why
+function Runner:abandon(err)
+  give_up(self, err)
+end
+
 ---Ends it, and with it all that it started. Returns when the exec that it lives in has ended, or
 ---is not to be waited for any longer. Idempotent.
 ---@async
@@ -279,7 +291,7 @@ end
 local function expect_answer(self)
   self.mux:ping()
   self.first = task.loop():timer(runner.FIRST_ANSWER * 1000, function()
-    if self.mux:received() == 0 then
+    if not self:has_answered() then
       give_up(self, link.unheard())
     end
   end)

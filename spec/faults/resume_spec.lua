@@ -3,7 +3,6 @@
 -- goes to it again, and the script notices nothing but the time.
 local faults = require("spec.support.faults")
 local helper = require("spec.helper")
-local resident = require("farcall.resident")
 local runner = require("farcall.clients.runner")
 local runner_link = require("farcall.clients.runner_link")
 local sshd = require("spec.support.sshd")
@@ -24,6 +23,7 @@ end
 
 -- How a script is lost, by each client one way.
 local LOST = { libssh2 = "calling", openssh = "idle" }
+local HAS_PROGRAM = { libssh2 = true, openssh = false }
 
 -- What every command of the host goes through, in sh.
 local EATS = 'exec sh -c "$SSH_ORIGINAL_COMMAND" < /dev/null'
@@ -50,22 +50,27 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
       server:stop()
     end)
 
-    local function run(forced, over, reason)
+    local function job_of(over)
+      local job = {
+        backend = "ssh", language = "python", script = PYTHON, options = {
+          host = "127.0.0.1", port = server.port, user = server.user, agent = false,
+          identity = { server.dir .. "/id" }, known_hosts = { server.dir .. "/known_hosts" },
+          config = "none", client = client,
+        },
+      }
+      for name, value in pairs(over) do
+        job[name] = value
+      end
+      return job
+    end
+
+    local function run(forced, over, reason, lines)
       faults.with({}, function(engine, notes)
         local dir = helper.scratch()
-        server = sshd.start("ForceCommand sh " .. helper.write(dir .. "/forced", forced))
+        server = sshd.start(("ForceCommand sh %s\n%s"):format(
+          helper.write(dir .. "/forced", forced), lines or ""))
         for round = 1, 2 do
-          local job = {
-            backend = "ssh", language = "python", script = PYTHON, options = {
-              host = "127.0.0.1", port = server.port, user = server.user, agent = false,
-              identity = { server.dir .. "/id" }, known_hosts = { server.dir .. "/known_hosts" },
-              config = "none", client = client,
-            },
-          }
-          for name, value in pairs(over) do
-            job[name] = value
-          end
-          local result, err = engine:run(job)
+          local result, err = engine:run(job_of(over))
           assert(result, tostring(err))
           faults.ended(result, { status = "success", calls = over.calls or { "note done",
             "terminal done" }, output = over.output or "first\nfar\n\n" })
@@ -76,6 +81,23 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
       end)
     end
 
+    local function run_by_stream(over)
+      faults.with({}, function(engine)
+        server = sshd.start("SetEnv HOME=" .. over.home)
+        local job = job_of({ script = "echo here", language = "sh" })
+        if over.every then
+          local link = server:relay(over.every, over.delay)
+          job.options.port = link.port
+          job.options.known_hosts = { helper.write(server.dir .. "/known_link",
+            (server:known_line():gsub(":%d+", ":" .. link.port, 1))) }
+        end
+        local result = assert(engine:run(job))
+        faults.ended(result, { status = "success", calls = {}, output = "here\n" })
+        assert.same({ "stream", "c" }, { result.transport, result.runner },
+          result.transport_reason)
+      end)
+    end
+
     local DEAF = { "stream: what is written to an exec's standard input does not arrive there",
       "stream: an exec of this environment has no live standard input" }
 
@@ -83,16 +105,25 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
       run(EATS, {}, DEAF)
     end)
 
-    if client == "openssh" then
-      it("goes by files where nothing that is sent arrives", function()
-        local hello, first, patience = runner_link.HELLO_TIMEOUT, runner.FIRST_ANSWER,
-          resident.PATIENCE
-        runner_link.HELLO_TIMEOUT, runner.FIRST_ANSWER, resident.PATIENCE = 2, 2, 2
-        local ok, failure = pcall(run, KEEPS, {}, DEAF)
-        runner_link.HELLO_TIMEOUT, runner.FIRST_ANSWER, resident.PATIENCE = hello, first, patience
-        assert(ok, failure)
-      end)
-    end
+    -- One host has the program already, and the runner says hello; the other one waits for it.
+    it("goes by files where nothing that is sent arrives", function()
+      local home = helper.scratch()
+      if HAS_PROGRAM[client] then
+        run_by_stream({ home = home })
+        server:stop()
+      end
+      -- It is found out long before these have passed.
+      local hello, first = runner_link.HELLO_TIMEOUT, runner.FIRST_ANSWER
+      runner_link.HELLO_TIMEOUT, runner.FIRST_ANSWER = 300, 300
+      local ok, failure = pcall(run, KEEPS, {}, DEAF, "SetEnv HOME=" .. home)
+      runner_link.HELLO_TIMEOUT, runner.FIRST_ANSWER = hello, first
+      assert(ok, failure)
+    end)
+
+    it("is not thought deaf because its line is slow", function()
+      -- 64 kbit/s: the program takes 12 s.
+      run_by_stream({ home = helper.scratch(), every = 400, delay = 0.1 })
+    end)
 
     it("goes by files where nothing can hold the program, and there is no Python", function()
       local why = "stream: no directory takes a program; there is no python3"

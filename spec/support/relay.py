@@ -51,7 +51,7 @@ async def send(queue, writer):
         await writer.drain()
         moved += len(data)
         if every and moved >= every:
-            moved, pause_until = 0, loop.time() + 0.05
+            moved, pause_until = 0, loop.time() + 0.05 * (moved // every)
 
 
 async def serve(near_reader, near):
