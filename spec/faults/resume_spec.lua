@@ -208,14 +208,18 @@ for _, client in ipairs({ "libssh2", "openssh" }) do
 import os, time
 from farcall import note
 print("begun", note(text="first"), flush=True)
+open(%q + "ing", "w").close()
 while not os.path.exists(%q):
     time.sleep(0.02)
 for i in range(100):
     print(i, flush=True)
 open(%q + "ne", "w").close()
 print(note(text="second"))
-]]):format(go, go), function()
-          notes:await("first")
+]]):format(go, go, go), function()
+          -- Until then it would wait for its reply.
+          assert(helper.eventually(function()
+            return helper.read(go .. "ing")
+          end, PATIENCE))
           cut()
           helper.write(go, "")
           assert(helper.eventually(function()
