@@ -800,8 +800,7 @@ local function make_dir(self, runtime_dir)
   return true
 end
 
--- Hears the master until its end.
-local function attend(self)
+local function hear_out(self)
   while true do
     local name, bytes = self.master:read(MAX_WORDS)
     if not name then
@@ -810,7 +809,15 @@ local function attend(self)
     self.words = (self.words .. bytes):sub(-MAX_WORDS)
   end
   self.master:wait()
+end
+
+-- Hears the master until its end, or until nobody will any more: whoever closes waits for either.
+local function attend(self)
+  local ok, failure = pcall(hear_out, self)
   self.ended.set()
+  if not ok then
+    error(failure, 0)
+  end
   if self.is_proxy then
     die(self, lost(self))
   end

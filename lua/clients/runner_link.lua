@@ -15,6 +15,8 @@ local PIECE = 262144
 runner_link.HELLO_TIMEOUT = 30
 -- Seconds that a runner takes to end its trees and itself.
 local FAREWELL = 15
+-- Seconds that are left at the end for a new link that may be on its way.
+local LAST_CHANCE = 1
 -- Seconds that the status of an exec is waited for whose output has ended.
 local LAST_STATUS = 2
 -- Seconds between two tries to get a new link.
@@ -187,12 +189,19 @@ function Link:lose(err)
   end
 end
 
----The runner has been told to end: gives it the time for that.
+---The runner is to end, and hears so where there is a link: gives it the time for that. Without one
+---it cannot be told, and ends with all that it has started when its grace is over.
 ---@async
 function Link:last_words()
   self.closed = true
-  if not self.holder:done() then
-    task.timeout(FAREWELL, self.holder.join, self.holder)
+  local holder = self.holder
+  if not holder:done() then
+    task.timeout(self.process and FAREWELL or LAST_CHANCE, holder.join, holder)
+  end
+  if not holder:done() and not self.process then
+    local err = errors.new("lost", "runner", "the engine ended before there was a new link")
+    holder:cancel(err)
+    self.on_lost(err)
   end
   self:close()
 end

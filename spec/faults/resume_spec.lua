@@ -333,6 +333,30 @@ for caller in callers:
       end)
     end)
 
+    it("is not waited for when the engine ends, and the script ends too", function()
+      local number, grace = faults.number(), 12
+      faults.with({}, function(engine, notes)
+        local running = task.spawn(engine.run, engine, {
+          backend = "ssh", options = options({ link_grace = grace }), language = "python",
+          script = faults.script("idle", number), timeout = 50,
+        })
+        faults.staying(notes, "idle", number)
+        -- From now on a new connection comes to be, and nothing is ever said on it.
+        link.stall(true)
+        cut()
+        link.cut(false)
+        task.sleep(1)
+        local since = task.now()
+        engine:close()
+        assert.is_true(task.now() - since < grace - 4)
+        local _, result = running:join()
+        faults.ended(result, {
+          status = "error", kind = "lost", calls = { "note done" }, output = "begun first\n",
+        })
+        faults.gone(number, grace + 20)
+      end)
+    end)
+
     it("is made anew with a program that has to be sent again", function()
       local home = helper.scratch()
       server:stop()
