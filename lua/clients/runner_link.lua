@@ -99,7 +99,7 @@ local function words_here(self, verb, mark)
     if path then
       self.form = form
       local words = { path, verb, mark, verb == "serve" and patience_of(self) or nil }
-      return form == "python" and { "python3", "-c", PYTHON_HERE, unpack(words) } or words
+      return form == "python" and { "python3", "-B", "-c", PYTHON_HERE, unpack(words) } or words
     end
   end
   return nil
