@@ -719,6 +719,9 @@ class Runner:
         self.cwd = os.getcwd()
         os.chdir("/")
         self.coerced = is_coerced()
+        # Scripts that cannot reach a socket by themselves do that by `$FARCALL_RUNNER connect PATH`
+        # in the run's directory, where the engine puts a program of that name.
+        os.environ["FARCALL_RUNNER"] = sys.executable
         self.token = Token(self.grace)
         self.take_link(link)
         link.say("\n{} hello 1 {} {} ? {} -\n".format(
@@ -794,14 +797,13 @@ def main(verb="", *words):
     if verb == "serve" and grace.isdigit() and (lease or "0").isdigit():
         directory = os.fsencode(words[2]) if len(words) > 2 else None
         serve(words[0], int(grace) if directory else 0, int(lease or LEASE_MS), directory)
-    elif verb == "attach" and right and len(words) == 2 or verb == "connect" and len(words) == 1:
+    elif verb == "attach" and right and len(words) == 2:
         need(SERVICES)
         need(DOOR)
-        globals()[verb](*words)
+        attach(*words)
     else:
         sys.stderr.write("usage: farcall-runner serve MARK GRACE_MS[:LEASE_MS] [DIR]\n"
-                         "       farcall-runner attach MARK DIR\n"
-                         "       farcall-runner connect PATH\n")
+                         "       farcall-runner attach MARK DIR\n")
         os._exit(2)
     os._exit(0)
 
@@ -1912,37 +1914,3 @@ def attach(mark, directory):
         os.write(1, b"\n" + mark.encode() + b" " + answer + b"\n")
         os._exit(1)
     os.read(fd, 1)
-
-
-def connect(path):
-    """Joins standard input and output with a socket, until that has ended."""
-    fd = new_socket(_socket.SOCK_STREAM)
-    try:
-        on_socket(fd, "connect", path)
-    except OSError as error:
-        sys.stderr.write("farcall-runner: {}: {}\n".format(path, error.strerror or error))
-        os._exit(1)
-    poll, pending = select.poll(), b""
-    poll.register(fd, select.POLLIN)
-    poll.register(0, select.POLLIN)
-    while True:
-        for ready, what in poll.poll():
-            if ready == 0:
-                poll.unregister(0)
-                pending = os.read(0, PIECE)
-                if not pending:
-                    half_close(fd)
-            elif what & ~select.POLLOUT:
-                piece = os.read(fd, PIECE)
-                if not piece:
-                    return
-                while piece:
-                    piece = piece[os.write(1, piece):]
-        if pending:
-            try:
-                pending = pending[on_socket(fd, "send", pending, _socket.MSG_DONTWAIT):]
-            except BlockingIOError:
-                pass
-            if not pending:
-                poll.register(0, select.POLLIN)
-            poll.register(fd, select.POLLIN | (select.POLLOUT if pending else 0))
