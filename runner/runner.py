@@ -1650,7 +1650,8 @@ def become(program, words, variables):
         path = os.path.abspath(path)
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
     main = sys.modules["__main__"].__dict__
-    for name in [name for name in main if not (name.startswith("__") and name.endswith("__"))]:
+    for name in set(main) - {"__name__", "__doc__", "__package__", "__loader__", "__spec__",
+                             "__annotations__", "__builtins__"}:
         del main[name]
     if "__annotations__" in main:
         main["__annotations__"] = {}

@@ -82,7 +82,7 @@ local function programs_of(dir)
 end
 
 -- runner.py becomes what runs, as where it has come in by standard input.
-local PYTHON_HERE = 'import sys\nt = open(sys.argv.pop(1), "rb").read()\n'
+local PYTHON_HERE = 'import sys\nwith open(sys.argv.pop(1), "rb") as t:\n    t = t.read()\n'
   .. 'exec(compile(t.split(b"\\f")[0], "farcall-runner", "exec"))'
 
 local function patience_of(self)
