@@ -198,8 +198,8 @@ cd / && PATH=/bin && LD_LIBRARY_PATH=/none PYTHONPATH=/none call -f output termi
         assert.equal(0, os.execute(("ln -s /usr/bin/%s %s/%s"):format(name, dir, name)))
       end
       assert.equal(0, os.execute(("ln -s $(command -v lua5.3) %s/lua"):format(dir)))
-      engines.with({ runner_forms = { form }, environ = { PATH = dir, HOME = dir } },
-        function(one)
+      local over = { runner_forms = { form }, environ = { PATH = dir, HOME = dir } }
+      engines.with(over, function(one)
         local result = assert(one:run({ transport = "stream", language = "lua",
           env = { LUA_CPATH_5_3 = "/none" }, script = [[
 local farcall = require("farcall")
