@@ -79,7 +79,7 @@ local function start_inside(self, spec)
   local process, err = self.runner:exec({
     argv = spec.argv or { self.shell, "-c", spec.command }, environ = block(spec.env),
     inner_cwd = directory(self, spec.cwd), tree = self.tree, grace = self.grace,
-    timeout = spec.timeout, stdin = spec.stdin or "null",
+    timeout = spec.timeout, stdin = spec.stdin or "null", script = spec.script,
   })
   return process and hold(self, process), err
 end

@@ -9,6 +9,7 @@ local oneshot = require("farcall.oneshot")
 local output = require("farcall.output")
 local places = require("farcall.places")
 local shell = require("farcall.shell")
+local stub = require("farcall.stub")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
 local toolset = require("farcall.toolset")
@@ -141,11 +142,11 @@ function Run.new(parts, hooks)
   return run
 end
 
--- The script goes by its own name in tracebacks, as far as that is a plain one that no file of the
--- stub has.
+-- The script goes by its own name in tracebacks, as far as that is a plain one that nothing else
+-- there has.
 local function script_name(run, contents)
   local name = (run.job.filename or ""):match("[^/]*$")
-  local taken = false
+  local taken = stub.RESERVED[name] or false
   for _, file in ipairs(contents) do
     taken = taken or file.name == name
   end
@@ -212,7 +213,7 @@ local function transport_spec(run)
     env = run.env, token = run.token, files = contents, script = script,
     interpreter = run.template.interpreter, timeout = run.timeout, log = run.cfg.log,
     runtime_dir = run.cfg.runtime_dir, program = places.runner(run.cfg.runner_dir),
-    needs_program = run.template.transports and run.template.transports.stream == "program",
+    uses_program = run.template.program,
     words = function(dir, path)
       return words_of(run, dir, path)
     end,

@@ -24,8 +24,12 @@ local stub = {}
 
 local OPTIONS = { module = true, errors = true }
 
--- Files of the run's directory that are not the stub's.
-local RESERVED = { token = true, socket = true }
+---Files of the run's directory that are not the stub's: what transports may put there.
+---@type table<string, true>
+stub.RESERVED = {
+  token = true, socket = true, connect = true, ask = true, all = true, c = true, turn = true,
+  ["bell.0"] = true, ["bell.1"] = true,
+}
 
 ---A tool's parameters: first as its `order` says, then the required ones, then the rest by name.
 ---@return farcall.stub.Parameter[] parameters
@@ -98,7 +102,7 @@ local function check_files(files)
     local name = type(file) == "table" and file.name
     if type(name) ~= "string" or #name > 100 or not name:find("^[%w_][%w_.%-]*$") then
       return ("%q is no name for a file of a stub"):format(tostring(name))
-    elseif RESERVED[name] or seen[name] then
+    elseif stub.RESERVED[name] or seen[name] then
       return ("the file name %s is taken"):format(name)
     elseif type(file.text) ~= "string" then
       return ("the file %s has no text"):format(name)

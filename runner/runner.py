@@ -5,7 +5,7 @@
 # It comes in over the standard input of the exec that becomes it, and nothing behind it may be read
 # with it. So whoever sends SIZE bytes of it starts
 #
-#   python3 -c 'import os
+#   python3 -B -c 'import os
 #   t = b""
 #   while len(t) < SIZE:
 #       p = os.read(0, SIZE - len(t))
@@ -14,10 +14,11 @@
 #       t += p
 #   exec(compile(t.split(b"\f")[0], "farcall-runner", "exec"))' serve MARK GRACE_MS [DIR]
 #
-# or `attach MARK DIR`, or `connect PATH`. Compiling all of it takes as long as starting Python, so it has
-# pages: the first says hello, each other one is compiled when it is needed or when nothing is to be
-# done. Imported is only what is built in or costs nothing: a script waits for this, and it may
-# become of it. With the option --python an exec is no new interpreter but goes on in this one.
+# or `attach MARK DIR`. Compiling all of it takes as long as starting Python, so it has pages: the
+# first says hello, each other one is compiled when it is needed or when nothing is to be done.
+# Imported is only what is built in or costs nothing: a script waits for this, and it may become of
+# it. With the option --python an exec of `python3 SCRIPT` is no new interpreter but goes on in this
+# one, wherever that makes no difference to the script.
 #
 # Processes: the runner moves bytes. Each exec has a keeper, a fork that starts the program, leads
 # the control lines and ends the tree. When the runner dies, however, every keeper sees the end of
@@ -31,6 +32,7 @@
 # environment. Only a process that has left all three is not found. Both stop all, until nobody new
 # is met, before they kill: what is stopped cannot fork.
 import sys
+loaded = set(sys.modules)  # as in every interpreter
 if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
     del sys.path[0]  # a file in the working directory is not the module that is meant
 import _signal
@@ -463,7 +465,7 @@ class Runner:
         self.frames, self.frames_size = deque(), 0
         self.kept, self.kept_size, self.sent, self.confirmed = deque(), 0, 0, 0
         self.ready = deque()
-        self.link = self.lost_at = self.descriptors = None
+        self.link = self.lost_at = self.descriptors = self.site = None
         self.over = False
 
     # Descriptors.
@@ -732,6 +734,9 @@ class Runner:
         self.cwd = os.getcwd()
         os.chdir("/")
         self.coerced = is_coerced()
+        # Scripts that cannot reach a socket by themselves do that by `$FARCALL_RUNNER connect PATH`
+        # in the run's directory, where the engine puts a program of that name.
+        os.environ["FARCALL_RUNNER"] = sys.executable
         self.token = Token(self.grace)
         self.take_link(link)
         link.say("\n{} hello 1 {} {} ? {} -\n".format(
@@ -809,14 +814,13 @@ def main(verb="", *words):
     if verb == "serve" and grace.isdigit() and (lease or "0").isdigit():
         directory = os.fsencode(words[2]) if len(words) > 2 else None
         serve(words[0], int(grace) if directory else 0, int(lease or LEASE_MS), directory)
-    elif verb == "attach" and right and len(words) == 2 or verb == "connect" and len(words) == 1:
+    elif verb == "attach" and right and len(words) == 2:
         need(SERVICES)
         need(DOOR)
-        globals()[verb](*words)
+        attach(*words)
     else:
         sys.stderr.write("usage: farcall-runner serve MARK GRACE_MS[:LEASE_MS] [DIR]\n"
-                         "       farcall-runner attach MARK DIR\n"
-                         "       farcall-runner connect PATH\n")
+                         "       farcall-runner attach MARK DIR\n")
         os._exit(2)
     os._exit(0)
 
@@ -863,6 +867,33 @@ class Options:
                 raise ValueError
 
 
+def look_at_site():
+    """What an interpreter reads when it starts, and what else could become of that: a package that
+    is installed later may want to be there from the start.
+    """
+    module = sys.modules.get("site")
+    home, places = os.path.dirname(sys.executable), list(sys.path)
+    paths = [sys.executable, home + "/pyvenv.cfg", home + "/../pyvenv.cfg"]
+    if module:
+        places += module.getsitepackages() + [module.USER_SITE or ""]
+    for place in places:
+        try:
+            names = os.listdir(place)
+        except OSError:
+            continue
+        paths += [place + "/"] + [place + "/" + name for name in names if name.endswith(".pth")
+                                  or name.startswith(("sitecustomize", "usercustomize"))]
+    found = {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        found[path] = not path.endswith("/") and (status.st_dev, status.st_ino, status.st_size,
+                                                  status.st_mtime_ns)
+    return found
+
+
 def limit_resources(limits):
     import resource
     for name, value in limits:
@@ -878,15 +909,18 @@ def limit_resources(limits):
         resource.setrlimit(kind, (low, top))
 
 
-def execute(words, variables):
-    """As execvpe of C does, with sh for what has no interpreter line. Raises OSError."""
-    name = words[0]
+def paths_of(name, variables):
+    """Where a program of this name may be, the first place first."""
     places = variables.get(b"PATH", b"/bin:/usr/bin").split(b":")
     if not name or b"/" in name:
         places = [b""]
+    return [place + b"/" + name if place else name for place in places]
+
+
+def execute(words, variables):
+    """As execvpe of C does, with sh for what has no interpreter line. Raises OSError."""
     failure = None
-    for place in places:
-        path = place + b"/" + name if place else name
+    for path in paths_of(words[0], variables):
         try:
             try:
                 os.execve(path, words, variables)
@@ -1038,16 +1072,14 @@ class Keeper:
         new = dict(entry.split(b"=", 1) for entry in block)
         if self.level == "group":
             new[b"FARCALL_MARK"] = self.mark
-        elif self.options.python:
-            need(SCRIPT)
-            if can_become(words[0], new):
-                close_others(0, 1, 2)
-                raise Become(words, new)
-        if self.options.python:
-            words = [os.fsencode(sys.executable)] + words
         variables = dict(os.environb)
         if self.coerced:
             del variables[b"LC_CTYPE"]
+        if self.options.python and self.level != "group":
+            need(SCRIPT)
+            if can_become(words, new, variables, self.site):
+                close_others(0, 1, 2)
+                raise Become(words[0], words[1:], new)
         variables.update(new)
         execute(words, variables)
 
@@ -1216,6 +1248,8 @@ def start(runner, number, *words):
         options = Options(words[2:])
     except ValueError:
         return refuse("options", errno.EINVAL)
+    if runner.site is None:
+        runner.site = look_at_site()  # before anything that we start can change it
     mark, ends = os.urandom(16).hex().encode(), []
     try:
         for _ in range(3):
@@ -1231,7 +1265,7 @@ def start(runner, number, *words):
     stdin, ours_in, ours_out, stdout, ours_err, stderr, ours, control = ends
     if pid == 0:
         keeper = Keeper(control, options, mark)
-        keeper.coerced = runner.coerced
+        keeper.coerced, keeper.site = runner.coerced, runner.site
         be_keeper(runner, (stdin, stdout, stderr), keeper)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
     close(stdin, stdout, stderr, control)
@@ -1528,28 +1562,58 @@ class Get(Channel):
 # Variables that are read when an interpreter starts, or by the libraries in it: where an exec sets
 # one of them to something else than it was, a new interpreter must be started after all. Those
 # that modules and scripts of farcall are found by can be obeyed late.
-EARLY = (b"PYTHON", b"LC_", b"LANG", b"LD_", b"MALLOC_", b"GLIBC_", b"TZ", b"HOME")
+EARLY = (b"PYTHON", b"LC_", b"LANG", b"LOCPATH", b"LD_", b"MALLOC_", b"GLIBC_", b"TZ", b"HOME")
 LATE = (b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE", b"PYTHONUNBUFFERED")
 
 
-def can_become(path, variables):
-    """Whether a script can run in this interpreter just as in a new one."""
-    for name, value in variables.items():
-        if name.startswith(EARLY) and value != os.environb.get(name):
-            if name not in LATE or name in os.environb or sys.flags.ignore_environment:
-                return False
-    for place in variables.get(b"PYTHONPATH", b"").split(b":"):
-        if os.path.exists(place + b"/sitecustomize.py") or os.path.exists(
-                place + b"/usercustomize.py"):
-            return False
+def is_this(name, variables):
+    """Whether a program's name leads to what runs here."""
+    for path in paths_of(name, variables):
+        if os.access(path, os.X_OK) and not os.path.isdir(path):
+            return os.fsdecode(path) == sys.executable
+    return False
+
+
+def shadows(place):
+    """Whether a directory has modules that would come before those which are loaded."""
+    for name in os.listdir(place):
+        stem, dot, _ = name.partition(".")
+        if (stem in sys.modules or stem in ("sitecustomize", "usercustomize")) and (
+                dot or os.path.isdir(os.path.join(place, name))):
+            return True
+    return False
+
+
+def is_plain(path):
+    """Not a directory, a package or compiled code, which start in other ways."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        # Not a directory, a package or compiled code, which start in other ways.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            return not path.startswith(b"-") and not path.endswith(b".pyc") \
-                and os.fstat(fd).st_mode & 0o170000 == 0o100000 and os.read(fd, 2) != b"PK"
-        finally:
-            os.close(fd)
+        return not path.startswith(b"-") and not path.endswith(b".pyc") \
+            and os.fstat(fd).st_mode & 0o170000 == 0o100000 and os.read(fd, 2) != b"PK"
+    finally:
+        os.close(fd)
+
+
+def can_become(words, new, inherited, site):
+    """Whether a script can run in this interpreter just as in the one that is asked for."""
+    for name, value in new.items():
+        if name.startswith(EARLY) and value != inherited.get(name) and (
+                name not in LATE or name in inherited):
+            return False
+    variables = dict(inherited)
+    variables.update(new)
+    flags, unwritten = sys.flags, bool(variables.get(b"PYTHONDONTWRITEBYTECODE"))
+    if len(words) < 2 or flags.ignore_environment or flags.dont_write_bytecode != unwritten \
+            or not is_this(words[0], variables):
+        return False
+    try:
+        if not is_plain(words[1]) or site != look_at_site():
+            return False
+        places = [os.path.dirname(os.path.realpath(words[1]))]
+        if variables.get(b"PYTHONPATH"):
+            places += variables[b"PYTHONPATH"].split(b":")
+        return not any(shadows(os.fsdecode(place) or ".") for place in places
+                       if not place or os.path.exists(place))
     except (OSError, ValueError):
         return False
 
@@ -1571,14 +1635,16 @@ def new_streams(unbuffered):
         setattr(sys, "__" + name + "__", stream)
 
 
-def become(words, variables):
+def become(program, words, variables):
     """Runs a script in this interpreter as `python3 WORDS` would. Returns when the script has ended
     and the interpreter is to end as after any script: with its threads and what atexit has.
 
     A script can still tell by looking for it: at the command line in /proc, at the frames below its
-    own, at modules such as select being loaded.
+    own, at hashes of texts that are those of the last script.
     """
     os.environb.update(variables)
+    for name in set(sys.modules) - loaded - set(sys.builtin_module_names):
+        del sys.modules[name]
     new_streams(variables.get(b"PYTHONUNBUFFERED"))
     # As an interpreter sets them when it starts.
     for name, action in (("SIGPIPE", _signal.SIG_IGN), ("SIGXFSZ", _signal.SIG_IGN),
@@ -1587,7 +1653,7 @@ def become(words, variables):
             _signal.signal(getattr(_signal, name), action)
     sys.argv = [os.fsdecode(word) for word in words]
     if hasattr(sys, "orig_argv"):
-        sys.orig_argv = [sys.executable] + sys.argv
+        sys.orig_argv = [os.fsdecode(program)] + sys.argv
     path = sys.argv[0]
     late = []
     if variables.get(b"PYTHONPATH"):
@@ -1597,13 +1663,12 @@ def become(words, variables):
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         late.insert(0, os.path.dirname(os.path.realpath(path)))
     sys.path[:0] = late
-    if variables.get(b"PYTHONDONTWRITEBYTECODE"):
-        sys.dont_write_bytecode = True
     if sys.version_info >= (3, 9):
         path = os.path.abspath(path)
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
     main = sys.modules["__main__"].__dict__
-    for name in [name for name in main if not (name.startswith("__") and name.endswith("__"))]:
+    for name in set(main) - {"__name__", "__doc__", "__package__", "__loader__", "__spec__",
+                             "__annotations__", "__builtins__"}:
         del main[name]
     if "__annotations__" in main:
         main["__annotations__"] = {}
@@ -1887,37 +1952,3 @@ def attach(mark, directory):
         os.write(1, b"\n" + mark.encode() + b" " + answer + b"\n")
         os._exit(1)
     os.read(fd, 1)
-
-
-def connect(path):
-    """Joins standard input and output with a socket, until that has ended."""
-    fd = new_socket(_socket.SOCK_STREAM)
-    try:
-        on_socket(fd, "connect", path)
-    except OSError as error:
-        sys.stderr.write("farcall-runner: {}: {}\n".format(path, error.strerror or error))
-        os._exit(1)
-    poll, pending = select.poll(), b""
-    poll.register(fd, select.POLLIN)
-    poll.register(0, select.POLLIN)
-    while True:
-        for ready, what in poll.poll():
-            if ready == 0:
-                poll.unregister(0)
-                pending = os.read(0, PIECE)
-                if not pending:
-                    half_close(fd)
-            elif what & ~select.POLLOUT:
-                piece = os.read(fd, PIECE)
-                if not piece:
-                    return
-                while piece:
-                    piece = piece[os.write(1, piece):]
-        if pending:
-            try:
-                pending = pending[on_socket(fd, "send", pending, _socket.MSG_DONTWAIT):]
-            except BlockingIOError:
-                pass
-            if not pending:
-                poll.register(0, select.POLLIN)
-            poll.register(fd, select.POLLIN | (select.POLLOUT if pending else 0))

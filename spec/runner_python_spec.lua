@@ -10,7 +10,7 @@ local task = require("farcall.task")
 
 local PYTHON = "/usr/bin/python3"
 local LAUNCHER = assert(fs.realpath("spec/support/runner_python.py"))
-local RUNNER = { PYTHON, LAUNCHER }
+local RUNNER = { PYTHON, "-B", LAUNCHER }
 
 local TREE = "trap '' TERM; (trap '' TERM; setsid sleep 1000 & sleep 1000 & wait) & "
   .. "setsid sh -c \"trap '' TERM; while :; do sleep 0.1; done\" & while :; do sleep 0.1; done"
@@ -98,6 +98,16 @@ code = "import os; print(os.environ['V'], os.environ['MARK'])"
 print(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE).stdout[:4])]],
   ["another encoding"] = "# coding: latin-1\nprint('\233')",
   ["a closed output"] = "import os\nos.close(1)\nprint('x')",
+  ["modules"] = [[
+import sys
+print(sorted(set(sys.modules) - set(sys.builtin_module_names)))
+import select, socket, resource, ctypes
+print(select.poll(), socket.socket(), resource.getrlimit(7), ctypes.CDLL(None).getpid() > 1)]],
+  ["the process"] = [[
+import os
+print(oct(os.umask(0)), os.getcwd(), os.getpid() == os.getpgrp() == os.getsid(0), os.nice(0))
+print(sorted(set(os.environ) - {"_"}), os.sched_getaffinity(0))
+print([line for line in open("/proc/self/status") if line.startswith(("Sig", "Cap", "NoNew"))])]],
   ["words about a line"] = "'''Doc.'''\nprint(__doc__)\nimport warnings\nwarnings.warn('w')",
 }
 
@@ -111,6 +121,18 @@ describe("the Python runner", function()
     return { told, plain(run.out.text()), plain(run.err.text()) }
   end
 
+  local SHOW = "import os; print(open('/proc/self/cmdline').read().split(chr(0)).count('serve'), "
+    .. "os.environ.get('V'), os.getcwd())"
+  local UNWRITTEN = "PYTHONDONTWRITEBYTECODE=1"
+
+  -- Whether a script went on in the interpreter of the runner.
+  local function shown(link, words, env)
+    local run = link:exec(words, { env = { UNWRITTEN, unpack(env or {}) },
+      options = { "--python" } })
+    assert.equal("exited 0;gone;", run:finish(), run.err.text())
+    return run.out.text():match("^%d+")
+  end
+
   describe("runs a script in its own interpreter as in one of its own:", function()
     for name, script in pairs(SCRIPTS) do
       it(name, helper.task(function()
@@ -120,28 +142,25 @@ describe("the Python runner", function()
         local env = { "V=1", "PYTHONPATH=" .. dir .. "/lib:" .. dir, "PYTHONDONTWRITEBYTECODE=1" }
         local expected = finish(link:exec({ PYTHON, path, "a", "", "b c" },
           { env = env, stdin = "input" }))
-        local got = finish(link:exec({ path, "a", "", "b c" },
+        local got = finish(link:exec({ PYTHON, path, "a", "", "b c" },
           { env = env, stdin = "input", options = { "--python" } }))
-        if name == "flags" then
-          -- This one alone is known only when an interpreter starts.
-          expected[2] = expected[2]:gsub("dont_write_bytecode=1", "dont_write_bytecode=0")
-        end
         assert.same(expected, got)
+        -- And it was its own.
+        assert.equal("1", shown(link, { PYTHON, helper.write(dir .. "/show.py", SHOW) }, env))
         link:close()
       end))
     end
   end)
 
-  local SHOW = "import os; print(open('/proc/self/cmdline').read().split(chr(0)).count('serve'), "
-    .. "os.environ.get('V'), os.getcwd())"
-
   it("starts no new interpreter", helper.task(function()
     local dir = helper.scratch()
     local path = helper.write(dir .. "/script.py", SHOW)
     local link = runner_link.start(RUNNER)
-    local got = finish(link:exec({ path }, { env = { "V=1" },
-      options = { "--python", "--cwd", dir } }))
-    assert.same({ "exited 0;gone;", "1 1 " .. dir .. "\n", "" }, got)
+    for _, name in ipairs({ PYTHON, "python3" }) do
+      local got = finish(link:exec({ name, path }, { env = { "V=1", UNWRITTEN },
+        options = { "--python", "--cwd", dir } }))
+      assert.same({ "exited 0;gone;", "1 1 " .. dir .. "\n", "" }, got)
+    end
     link:close()
   end))
 
@@ -149,27 +168,81 @@ describe("the Python runner", function()
     local dir = helper.scratch()
     local path = helper.write(dir .. "/script.py", SHOW)
     local link = runner_link.start(RUNNER)
-    local function shown(words, env)
-      local run = link:exec(words, { env = env, options = { "--python" } })
-      assert.equal("exited 0;gone;", run:finish())
-      return run.out.text():match("^%d+")
-    end
-    assert.equal("1", shown({ path }, {}))
+    local words = { PYTHON, path }
+    assert.equal("1", shown(link, words))
     for _, variable in ipairs({ "PYTHONHASHSEED=0", "PYTHONUTF8=1", "LC_ALL=C.UTF-8", "TZ=UTC+3",
-      "LD_LIBRARY_PATH=/lib", "HOME=/nonexistent" })
+      "LD_LIBRARY_PATH=/lib", "HOME=/nonexistent", "PYTHONDONTWRITEBYTECODE=" })
     do
-      assert.equal("0", shown({ path }, { variable }))
+      assert.equal("0", shown(link, words, { variable }))
     end
-    helper.write(dir .. "/sitecustomize.py", "")
-    assert.equal("0", shown({ path }, { "PYTHONPATH=" .. dir }))
-    assert.equal("0", shown({ "-c", SHOW }, {}))
-    helper.write(dir .. "/__main__.py", SHOW)
-    assert.equal("0", shown({ dir }, {}))
-    local run = link:exec({ dir .. "/none.py" }, { options = { "--python" } })
+    assert.equal("0", shown(link, { PYTHON, "-c", SHOW }))
+    assert.equal("0", shown(link, { PYTHON, "-u", path }))
+    assert(fs.mkdir(dir .. "/folder", 448))
+    helper.write(dir .. "/folder/__main__.py", SHOW)
+    assert.equal("0", shown(link, { PYTHON, dir .. "/folder" }))
+    local run = link:exec({ PYTHON, dir .. "/none.py" }, { options = { "--python" } })
     assert.equal("exited 2;gone;", run:finish())
     assert.matches("can't open file", run.err.text())
     link:close()
   end))
+
+  it("starts a new one where modules would come before loaded ones", helper.task(function()
+    local link = runner_link.start(RUNNER)
+    for name, code in pairs({ ["sitecustomize.py"] = "", ["usercustomize/__init__.py"] = "",
+      ["encodings/__init__.py"] = false, ["os.py"] = "" })
+    do
+      local dir = helper.scratch()
+      local path = helper.write(dir .. "/script.py", SHOW)
+      assert.equal("1", shown(link, { PYTHON, path }, { "PYTHONPATH=/nonexistent:" .. dir }))
+      assert(fs.mkdir(dir .. "/" .. (name:match("^(.*)/") or "folder"), 448))
+      if code then
+        helper.write(dir .. "/" .. name, code)
+        assert.equal("0", shown(link, { PYTHON, path }, { "PYTHONPATH=/nonexistent:" .. dir }))
+      else
+        local run = link:exec({ PYTHON, path },
+          { env = { UNWRITTEN, "PYTHONPATH=" .. dir }, options = { "--python" } })
+        run:finish()
+        assert.is_nil(run.out.text():match("^1"))
+      end
+    end
+    link:close()
+  end))
+
+  it("starts the program that is asked for where it is another one", helper.task(function()
+    local dir = helper.scratch()
+    local path = helper.write(dir .. "/script.py", SHOW)
+    local link = runner_link.start(RUNNER)
+    local other = helper.write(dir .. "/python3", "#!/bin/sh\necho another")
+    assert(os.execute("chmod 755 " .. other) == 0)
+    for _, try in ipairs({ { other }, { "python3", "PATH=" .. dir .. ":/usr/bin" } }) do
+      local run = link:exec({ try[1], path }, { env = { UNWRITTEN, try[2] },
+        options = { "--python" } })
+      assert.equal("exited 0;gone;", run:finish())
+      assert.equal("another\n", run.out.text())
+    end
+    -- Where the first of that name cannot be executed, the next one is meant.
+    assert(os.execute("chmod 644 " .. other) == 0)
+    assert.equal("1", shown(link, { "python3", path }, { "PATH=" .. dir .. ":/usr/bin" }))
+    local run = link:exec({ "no-such-python", path }, { options = { "--python" } })
+    assert.equal("exec-failed exec 2;gone;", run:finish())
+    link:close()
+  end))
+
+  it("starts a new one when packages have come that want to be there from the start",
+    helper.task(function()
+      local dir = helper.scratch()
+      local path = helper.write(dir .. "/script.py", SHOW)
+      local link = runner_link.start(RUNNER, { env = { "PATH=/usr/bin:/bin", "HOME=" .. dir } })
+      assert.equal("1", shown(link, { PYTHON, path }))
+      local install = link:exec(
+        'd=$(python3 -m site --user-site) && mkdir -p "$d" && echo "import os; '
+        .. 'os.environ[\'V\'] = \'from the start\'" > "$d/new.pth"')
+      assert.equal("exited 0;gone;", install:finish(), install.err.text())
+      local run = link:exec({ PYTHON, path }, { env = { UNWRITTEN }, options = { "--python" } })
+      assert.equal("exited 0;gone;", run:finish())
+      assert.matches("^0 from the start ", run.out.text())
+      link:close()
+    end))
 
   it("imports nothing from where it is started", helper.task(function()
     local dir = helper.scratch()
@@ -205,7 +278,7 @@ while True:
     it("kills such a script when " .. how, helper.task(function()
       local path = helper.write(helper.scratch() .. "/script.py", STUBBORN)
       local link = runner_link.start(RUNNER)
-      local run = link:exec({ path }, { options = { "--python" } })
+      local run = link:exec({ PYTHON, path }, { env = { UNWRITTEN }, options = { "--python" } })
       assert(helper.eventually(function()
         return run.out.text() == "up\n"
       end, 30))
@@ -287,7 +360,8 @@ print(*found)]])
     local function hidden(text)
       return (text:gsub(".", "[%0]")) .. "\n"
     end
-    local run = link:exec({ path }, { options = { "--python" }, stdin = true })
+    local run = link:exec({ PYTHON, path },
+      { env = { UNWRITTEN }, options = { "--python" }, stdin = true })
     run.stdin:write(hidden(run.mark) .. hidden(link.token))
     run.stdin:finish()
     assert.equal("exited 0;gone;", run:finish())

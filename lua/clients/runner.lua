@@ -137,8 +137,8 @@ end
 ---Starts a program under a supervisor of its own. Returns when it runs.
 ---@async
 ---@param spec {argv: string[], environ?: string, inner_cwd?: string, tree: string, grace: number,
----timeout?: number, rlimits?: table<string, number>, stdin: string} as farcall.supervised.Spec;
----stdin is "pipe", "null" or the bytes
+---timeout?: number, rlimits?: table<string, number>, stdin: string, script?: boolean} as
+---farcall.supervised.Spec; stdin is "pipe", "null" or the bytes; script as in farcall.StartSpec
 ---@return farcall.Supervised?
 ---@return farcall.Error? err
 ---@nodiscard
@@ -148,7 +148,11 @@ function Runner:exec(spec)
   if not out then
     return nil, err
   end
-  local options, bytes = supervised.order(spec)
+  local options, bytes = supervised.order({
+    argv = spec.argv, environ = spec.environ, inner_cwd = spec.inner_cwd, tree = spec.tree,
+    grace = spec.grace, timeout = spec.timeout, rlimits = spec.rlimits,
+    python = spec.script and self.form == "python",
+  })
   local errs = self:open(op, "pipe")
   local control = errs and self:open(op, "exec", ("%d"):format(out:id()),
     ("%d"):format(errs:id()), unpack(options))

@@ -71,7 +71,7 @@ local function programs_of(dir)
 end
 
 -- runner.py becomes what runs, as where it has come in by standard input.
-local PYTHON_HERE = 'import sys\nt = open(sys.argv.pop(1), "rb").read()\n'
+local PYTHON_HERE = 'import sys\nwith open(sys.argv.pop(1), "rb") as t:\n    t = t.read()\n'
   .. 'exec(compile(t.split(b"\\f")[0], "farcall-runner", "exec"))'
 
 -- On this machine the programs can be started where they are.
@@ -84,7 +84,7 @@ local function words_here(self, verb, mark)
     if path then
       self.form = form
       local words = { path, verb, mark, verb == "serve" and self.options.patience or nil }
-      return form == "python" and { "python3", "-c", PYTHON_HERE, unpack(words) } or words
+      return form == "python" and { "python3", "-B", "-c", PYTHON_HERE, unpack(words) } or words
     end
   end
   return nil

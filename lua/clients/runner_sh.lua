@@ -16,12 +16,11 @@ local far = {}
 -- arrives and said by the program itself when it was kept: a sha256sum at each start would cost
 -- more than the runner's own start. Some places cannot hold a program (noexec), which only running
 -- it tells.
+--
+-- Variables that are exported and the umask are left alone: whatever the runner starts has them.
 far.BRING = [=[
 mark=$1 verb=$2 grace=$3 forms=$4 link=${TMPDIR:-/tmp}/farcall-link-$5
 shift 5
-umask 077
-LC_ALL=C
-export LC_ALL
 say() { printf '\n%s %s\n' "$mark" "$*"; }
 leave() { rm -f "$1"; rmdir "${1%/*}" 2> /dev/null; }
 hash_of() { sum=$(sha256sum < "$1" 2> /dev/null) && sum=${sum%% *}; }
@@ -56,7 +55,7 @@ if [ -n "$size" ]; then
     *) dir=$base/farcall ;;
     esac
     file=$dir/runner-$want
-    [ -d "$dir" ] || mkdir -p "$dir" 2> /dev/null
+    [ -d "$dir" ] || (umask 077; mkdir -p "$dir" 2> /dev/null)
     [ -d "$dir" ] && [ ! -L "$dir" ] && [ -O "$dir" ] && [ -w "$dir" ] || continue
     if [ -x "$file" ] && [ -s "$file" ] && [ "$kept" ]; then
       say kept
@@ -92,7 +91,7 @@ case "$python $forms " in [0-9]*" python "*)
     # A shell may name what it cannot start.
     python3=$(command -v "$python3") && [ -x "$python3" ] || continue
     say send python
-    exec "$python3" -c 'import os
+    exec "$python3" -B -c 'import os
 t = b""
 while len(t) < '"$python"':
     p = os.read(0, '"$python"' - len(t))

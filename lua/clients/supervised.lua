@@ -413,6 +413,9 @@ local function arguments(spec)
   if spec.timeout then
     add("--deadline-ms", ("%d"):format(math.max(1, spec.timeout * 1000)))
   end
+  if spec.python then
+    add("--python")
+  end
   add("--")
   for _, word in ipairs(spec.prefix and {} or spec.argv) do
     argv[#argv + 1] = word
@@ -480,6 +483,8 @@ end
 ---@field rlimits? table<string, number>
 ---@field umask? integer
 ---@field timeout? number seconds until the supervisor ends it by itself
+---@field python? boolean argv is perhaps a Python and its script: a supervisor that is the same
+---Python may go on as that. Only one that is written in Python knows of this
 
 -- Waits until the program runs, or is known not to.
 ---@async
@@ -563,6 +568,7 @@ function supervised.order(spec)
   local argv = arguments({
     prefix = {}, supervisor = "", argv = spec.argv, environ = spec.environ, tree = spec.tree,
     inner_cwd = spec.inner_cwd, grace = spec.grace, rlimits = spec.rlimits, timeout = spec.timeout,
+    python = spec.python,
   })
   -- Without the program's name, --control and its number, and the -- at the end.
   local options = {}

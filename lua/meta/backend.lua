@@ -108,6 +108,8 @@ function Env:close() end
 ---@field stdin? string "pipe", "null" or the bytes themselves; "null" when absent
 ---@field env? table<string, string> over what the environment has
 ---@field cwd? string
+---@field script? boolean argv is an interpreter and its script: a runner that is such an interpreter
+---itself may go on as that one, where it makes no difference. For all others it means nothing
 
 ---One process in an environment.
 ---@class farcall.Process

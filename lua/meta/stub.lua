@@ -14,7 +14,9 @@
 ---script's own; the path of the script when absent
 ---@field transports? table<string, true|"program"> those that the stub speaks ("uds", "stream",
 ---"file"); all when absent. For the stub uds and stream are the same: a socket; with "program" it
----has no sockets of its own, and reaches that through the program that $FARCALL_RUNNER names
+---has no sockets of its own: uds is for it only where the program farcall-runner is installed
+---@field program? boolean it may reach the socket by `$FARCALL_RUNNER connect socket`, or `ask`, which
+---it starts in the run's directory
 ---@field environment? fun(dir: string): table<string, string> variables for the script, given its
 ---private directory, in which the files are
 
@@ -23,5 +25,5 @@
 ---@field errors "raise"|"return" what a call does that did not end well
 
 ---@class farcall.stub.File
----@field name string letters, digits, _, - and .; not "token", not "socket"
+---@field name string letters, digits, _, - and .; none of farcall.stub.RESERVED
 ---@field text string

@@ -1387,6 +1387,7 @@ return {
   summary = "A module with a typed function per tool, for Lua 5.1 to 5.4 and LuaJIT.",
   extensions = { "lua" },
   interpreter = { "luajit", "lua5.4", "lua5.3", "lua5.2", "lua5.1", "lua" },
+  program = true,
   launch = function(dir, script)
     return { dir .. "/_farcall_start.lua", script }
   end,

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The shell stub, for POSIX sh and bash: tools are called with the command `call`. It needs awk, od
--- and mkfifo of the environment, no Python. sh has no sockets: farcall-runner joins it with that of
--- the run where it is, else calls travel by files.
+-- and mkfifo of the environment, no Python. sh has no sockets: the runner's program joins it with
+-- that of the run; where there is no runner, calls travel by files.
 
 local RUNTIME = [=[
 # The command `call` for scripts of a farcall run; starts the script that is named first.
@@ -201,7 +201,8 @@ return {
   summary = "A command, call, for scripts in sh and bash; needs no Python in the environment.",
   extensions = { "sh", "bash" },
   interpreter = { "bash", "sh" },
-  transports = { uds = "program", stream = "program", file = true },
+  transports = { uds = "program", stream = true, file = true },
+  program = true,
   launch = function(dir, script)
     return { dir .. "/farcall.sh", script }
   end,

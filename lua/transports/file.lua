@@ -150,6 +150,7 @@ end
 ---@field words fun(dir: string, script: string): string[] the interpreter's arguments
 ---@field variables fun(dir: string): table<string, string>
 ---@field timeout number seconds of the whole run
+---@field uses_program? boolean the stub may use $FARCALL_RUNNER
 ---@field log? fun(level: string, text: string)
 ---@field on_request fun(request: table, reply: fun(reply: table): boolean, string?)
 

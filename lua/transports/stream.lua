@@ -3,6 +3,7 @@
 -- streams of the one exec that it lives in. What is spoken over them is what transports/uds.lua
 -- speaks on this machine, so the stubs are the same: over there, too, they find a socket.
 
+local connect = require("farcall.clients.runner_connect")
 local errors = require("farcall.errors")
 local lacking = require("farcall.transports.lacking")
 local supervision = require("farcall.supervision")
@@ -118,6 +119,11 @@ local function prepare(self, one)
   for _, entry in ipairs(self.spec.files) do
     files[#files + 1] = entry
   end
+  if self.spec.uses_program and one.form == "python" then
+    for _, name in ipairs(connect.NAMES) do
+      files[#files + 1] = { name = name, text = connect.PROGRAM }
+    end
+  end
   self.server = uds.server(self.spec.token, self.spec.on_request)
   return settle(self, one, files)
 end
@@ -147,9 +153,6 @@ function stream.open(spec)
   local one, err = spec.env:bring()
   if not one then
     return nil, pass_over(spec.env, err)
-  elseif spec.needs_program and one.form ~= "c" then
-    return nil, errors.new("unsupported", "transport stream", "only the static runner, which cannot"
-      .. " run there, has the program through which such a script calls")
   end
   local self = setmetatable({
     name = "stream", spec = spec, one = one, execs = fresh and 1 or 0, runner = one.form,

@@ -302,7 +302,7 @@ function uds.start(spec, dir, program)
       argv[#argv + 1] = word
     end
     local process, err = spec.env:start({
-      argv = argv, env = variables, stdin = spec.stdin or "null",
+      argv = argv, env = variables, stdin = spec.stdin or "null", script = true,
     })
     if process then
       return process

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Scripts in sh: the stub by real runs, with each awk and each sh that Debian has, its calls by the
--- run's socket and by files.
+-- run's socket, through the program of each runner, and by files.
 local engines = require("spec.support.engines")
 local fs = require("farcall.core.fs")
 local helper = require("spec.helper")
@@ -21,11 +21,13 @@ local function programs(sh, awk, all)
   end
   link("sh", sh)
   link("awk", awk)
+  -- For the runner.
+  link("python3", "/usr/bin/python3")
   return dir
 end
 
 local KINDS = {}
-for _, transport in ipairs({ "uds", "file" }) do
+for _, transport in ipairs({ "uds", "stream", "file" }) do
   for _, programs_of in ipairs({
     { "dash and mawk", "dash", "mawk" },
     { "bash and gawk", "bash", "gawk" },
@@ -59,6 +61,8 @@ local function sh(kind, script)
         return nil, "it is \"broken\""
       end),
     }, enabled_tools = { "echo", "fail" },
+    -- The static one is what carries uds.
+    runner_forms = { "python" },
   }, function(one)
     return assert(one:run({ script = script, language = "sh", args = { "a b", "c" },
       transport = kind.transport }))
