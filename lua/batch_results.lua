@@ -39,6 +39,7 @@ end
 ---@field private appender farcall.Appender
 ---@field private size integer bytes of whole lines
 ---@field private lock userdata
+---@field private made boolean the file was not there before
 ---@field private earlier table<string, string> id -> letter and hash
 local BatchResults = {}
 BatchResults.__index = BatchResults
@@ -111,6 +112,7 @@ function batch_results.open(path)
   local op = "results " .. path
   local message, code
   local ok, err
+  self.made = not fs.stat(path, true)
   self.lock, message, code = fs.lock(path, FILE_MODE)
   if self.lock then
     self.appender, message, code = fs.appender(path, FILE_MODE)
@@ -119,6 +121,8 @@ function batch_results.open(path)
     ok, err = read(self)
   elseif code == "EAGAIN" then
     err = errors.new("unavailable", op, "another batch writes to it")
+  elseif code == "ELOOP" then
+    err = errors.new("usage", op, "is a symbolic link", { hint = "name the file itself" })
   else
     err = errors.wrap(op, message, code)
   end
@@ -213,9 +217,10 @@ function BatchResults:sync()
   return true
 end
 
----A file in which nothing was written goes. Idempotent.
+---A file in which nothing was written goes, if it is one of this batch's own: what was there before
+---may be a device. Idempotent.
 function BatchResults:close()
-  local stat = self.lock and fs.stat(self.path)
+  local stat = self.made and self.lock and fs.stat(self.path, true)
   if stat and stat.size == 0 then
     fs.unlink(self.path)
   end

@@ -16,16 +16,18 @@ config_words.SETTINGS = {
   passthrough = "list",
 }
 
--- Limits, what they count and the least that each can be.
+local LONGEST = 1e9 -- seconds; timers have an end, too
+
+-- Limits, what they count, the least that each can be and the most.
 config_words.LIMITS = {
-  timeout = { "seconds of a script", 0.001 },
+  timeout = { "seconds of a script", 0.001, LONGEST },
   max_calls = { "tool calls of a script", 0 },
   parallel_calls = { "tool calls at once", 1 },
   stdout_bytes = { "bytes of output in a result", 1 },
   stderr_bytes = { "bytes of errors in a result", 1 },
   spill_bytes = { "bytes of output kept in a file", 0 },
   sessions = { "interpreters that wait for their session's next run", 1 },
-  session_idle = { "seconds after which one that waits is ended", 1 },
+  session_idle = { "seconds after which one that waits is ended", 1, LONGEST },
   journal_days = { "days after which the journal of a run is removed; 0: never", 0 },
 }
 
@@ -69,11 +71,13 @@ end
 ---@return string? problem
 function config_words.limit_problem(name, value)
   local about = config_words.LIMITS[name]
-  local whole = name ~= "timeout"
+  local whole, most = name ~= "timeout", about[3]
   if type(value) ~= "number" or value ~= value or value == math.huge or value < about[2]
     or whole and value % 1 ~= 0 then
     return ("%s must be a %s, %s or more (%s)"):format(name, whole and "whole number" or "number",
       tostring(about[2]), about[1])
+  elseif most and value > most then
+    return ("%s must be at most %d (%s)"):format(name, most, about[1])
   end
   return nil
 end

@@ -270,6 +270,14 @@ local function end_tree(self, grace)
   task.timeout(FAREWELL, self.raw.wait, self.raw)
 end
 
+-- Only where the supervisor listens, and it knows this one word. Does not wait: the way there may
+-- be blocked.
+---@param name string
+local function interrupt(self, name)
+  assert(name == "INT", "a supervisor passes on INT only")
+  task.spawn(self.raw.write, self.raw, "INT\n")
+end
+
 ---Ends the tree: TERM, grace, KILL. Returns when nothing is left, or when that cannot be had: then
 ---`leftover` says why. Idempotent.
 ---@async
@@ -367,6 +375,7 @@ function Guarded:start(spec)
   return setmetatable({
     raw = raw, bare = self.bare, mark = mark, life = life, dir = spec.life and spec.life.dir,
     supervised = spec.life ~= nil or spec.timeout ~= nil, gone = false,
+    signal = life and interrupt or nil,
   }, Process)
 end
 

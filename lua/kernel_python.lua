@@ -302,12 +302,12 @@ def stream(fd, mode, name):
     return made
 
 
-def reset_streams(echo):
+def reset_streams():
     os.dup2(null, 0)
     os.dup2(link.out, 1)
     os.dup2(link.err, 2)
     stream(0, "r", "stdin")
-    stream(1, "w", "stdout").reconfigure(line_buffering=bool(echo))
+    stream(1, "w", "stdout").reconfigure(line_buffering=True)
     stream(2, "w", "stderr").reconfigure(line_buffering=True)
 
 
@@ -326,7 +326,7 @@ def serve(pairs):
     code = 1
     try:
         try:
-            reset_streams(run.echo)
+            reset_streams()
         finally:
             # Without this mark nobody hears why the run has failed, nor that it has ended.
             link.say(run.nonce + " begin\n")

@@ -28,6 +28,8 @@ local BACKSTOP = 5
 ---@field truncated boolean one of the streams was longer than max_output
 ---@field timed_out boolean
 
+local LONGEST = 1e9 -- seconds that a deadline may be away
+
 local FIELDS = {
   command = true, argv = true, stdin = true, env = true, cwd = true, timeout = true,
   max_output = true,
@@ -73,7 +75,7 @@ end
 local function attend(process, spec)
   local timed_out = false
   local timer = spec.timeout
-    and task.loop():timer(math.max(1, math.ceil(spec.timeout * 1000)), function()
+    and task.loop():timer(math.max(1, math.ceil(math.min(spec.timeout, LONGEST) * 1000)), function()
       timed_out = true
       task.spawn(process.kill, process)
     end)
@@ -110,7 +112,8 @@ function oneshot.run(env, spec)
   end
   local process, err = env:start({
     command = spec.command, argv = spec.argv, env = spec.env, cwd = spec.cwd,
-    stdin = spec.stdin or "null", timeout = spec.timeout and spec.timeout + BACKSTOP,
+    stdin = spec.stdin or "null",
+    timeout = spec.timeout and math.min(spec.timeout, LONGEST) + BACKSTOP,
   })
   if not process then
     return nil, err

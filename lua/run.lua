@@ -15,6 +15,8 @@ local task = require("farcall.task")
 local toolset = require("farcall.toolset")
 
 local MAX_FILE_BYTES = 64 * 1024 * 1024
+local PIECE = 65536 -- bytes of output at once: each is a string that waits to be collected
+
 -- Seconds that a script has after SIGINT before its tree is ended.
 local INTERRUPT_GRACE = 1
 -- Seconds that an environment has to finish what prepares a run which is to end.
@@ -300,7 +302,7 @@ local function execute(run)
   end
   local streams = { out = run.stdout, err = run.stderr }
   for name, bytes in function()
-    return process:read(262144)
+    return process:read(PIECE)
   end do
     streams[name]:feed(bytes)
   end

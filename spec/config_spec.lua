@@ -127,6 +127,7 @@ tool "mine" { summary = "s", parameters = { type = "object" }, handler = functio
     refused("\nbakend \"x\" {}", "conf%.lua:2: ", "did you mean '?backend")
     refused("limits { timeot = 1 }", "conf%.lua:1: ", "did you mean '?timeout")
     refused("\n\nlimits { timeout = 0 }", "conf%.lua:3: ", "timeout")
+    refused("limits { timeout = 1e99 }", "conf%.lua:1: ", "at most 1000000000")
     refused("limits { max_calls = \"many\" }", "conf%.lua:1: ", "max_calls")
     refused("tools { 3 }", "conf%.lua:1: ")
     refused("default_backend {}", "conf%.lua:1: ", "got a table")

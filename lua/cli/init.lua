@@ -160,9 +160,14 @@ local function plain_message(words, message)
   return message
 end
 
+-- Output comes in large strings: with LuaJIT's own pace some 256 MB of it leave twice the memory.
+local GC_PAUSE, GC_STEP = 150, 1000
+
 ---@param argv string[] [0] is the program
 ---@return integer exit code
 function cli.main(argv)
+  collectgarbage("setpause", GC_PAUSE)
+  collectgarbage("setstepmul", GC_STEP)
   local system = require("farcall.core.system")
   local argparse, missing = require_argparse()
   if not argparse then

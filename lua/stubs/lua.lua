@@ -1132,6 +1132,8 @@ local script = table.remove(arg, 1)
 local dir = arg[0]:match("^(.*)/") or "."
 arg[0] = script
 package.path = dir .. "/?.lua;" .. package.path
+-- As at a terminal: a line is seen when it is written, and not lost when the script is killed.
+io.stdout:setvbuf("line")
 
 local chunk, problem = loadfile(script)
 if not chunk then

@@ -8,6 +8,7 @@ local literal = require("farcall.literal")
 local RUNTIME = [=[
 """How a call of a script reaches its farcall engine. Scripts import the module of the tools."""
 import itertools
+import sys
 from os import getpid
 
 __all__ = ["ToolError", "call", "parallel", "remaining", "retry", "json_parse", "shell_quote"]
@@ -20,6 +21,12 @@ _exchange = None  # carries a call by files, where there is no socket
 _idle = []  # connections that nobody uses; append and pop are atomic, so no lock is needed
 _max_idle = 8
 _pid = getpid()
+
+# As at a terminal: a line is seen when it is written, and not lost when the script is killed.
+try:
+    sys.stdout.reconfigure(line_buffering=True)
+except (AttributeError, ValueError):
+    pass  # it is something else, or closed
 
 
 class ToolError(Exception):

@@ -195,6 +195,24 @@ describe("farcall batch", function()
     end
   end)
 
+  it("removes no file that it has not made, least of all a device", function()
+    local home = cli.home()
+    write_jobs(home, { { id = "a", script = "print(1)" } })
+    assert(os.execute(("cd '%s' && mkfifo pipe && ln -s /nonesuch link && : > empty"
+      .. " && { [ \"$(id -u)\" != 0 ] || mknod device c 1 7; }"):format(home.work)) == 0)
+    for _, name in ipairs({ "pipe", "link", fs.stat(home.work .. "/device") and "device" }) do
+      local kind = fs.stat(home.work .. "/" .. name, true).type
+      assert.not_equal(0, batch(home, "--results", name).code)
+      local stat = fs.stat(home.work .. "/" .. name, true)
+      assert.equal(kind, stat and stat.type, name)
+    end
+    home:write("work/none.jsonl", "")
+    assert.equal(0, home:run({ "batch", "none.jsonl", "--results", "empty" }).code)
+    assert.is_truthy(fs.stat(home.work .. "/empty"))
+    assert.equal(0, home:run({ "batch", "none.jsonl" }).code)
+    assert.is_nil((fs.stat(home.work .. "/none.jsonl.results.jsonl")))
+  end)
+
   it("is alone with its results", function()
     local home = cli.home()
     write_jobs(home, { noting(home, "a", "import time\ntime.sleep(100)") })

@@ -201,6 +201,55 @@ return { name = "never", summary = "s", place = function() return deny("not toda
     end))
   end
 
+  for language, script in pairs({
+    python = "import farcall, time\nprint('a line')\ntime.sleep(1000)",
+    lua = "print('a line')\nos.execute('sleep 1000')",
+    node = "console.log('a line')\nsetTimeout(() => {}, 1000000)",
+    sh = "echo a line\nsleep 1000",
+  }) do
+    it("shows a line when it is written, and loses none of a killed script in " .. language,
+      helper.task(function()
+        local running = cli.home():start({ "run", "--timeout", "60", "-l", language, "-c", script })
+        assert.is_true(helper.eventually(function()
+          return table.concat(running.out) == "a line\n"
+        end, 30))
+        running.child:kill("TERM")
+        assert.equal(143, cli.finish(running).code)
+      end))
+  end
+
+  it("shows the lines of a session when they are written", helper.task(function()
+    local running = cli.home():start({
+      "run", "--session", "s", "-c", "print('a line')\nimport time\ntime.sleep(1000)",
+    })
+    assert.is_true(helper.eventually(function()
+      return table.concat(running.out) == "a line\n"
+    end, 30))
+    running.child:kill("TERM")
+    assert.equal(143, cli.finish(running).code)
+  end))
+
+  for _, transport in ipairs({ "uds", "stream", "file" }) do
+    it("lets a script that gets SIGINT say its last words, by " .. transport, helper.task(function()
+      local home = cli.home()
+      local running = home:start({ "run", "--transport", transport, "-c", [[
+import time
+try:
+    print("begin", flush=True)
+    time.sleep(1000)
+except KeyboardInterrupt:
+    print("last words")
+]] })
+      assert.is_true(helper.eventually(function()
+        return table.concat(running.out) == "begin\n"
+      end))
+      running.child:kill("INT")
+      local got = cli.finish(running)
+      assert.equal("begin\nlast words\n", got.out)
+      assert.equal(130, got.code)
+    end))
+  end
+
   it("ends the script when the reader of its output goes away", helper.task(function()
     local home = cli.home()
     local running = home:start({ "run", "-c", "while True: print('y' * 100)" }, { unread = true })
