@@ -196,7 +196,8 @@ function Link:last_words()
   self.closed = true
   local holder = self.holder
   if not holder:done() then
-    task.timeout(self.process and FAREWELL or LAST_CHANCE, holder.join, holder)
+    local told = self.process or self.turns
+    task.timeout(told and FAREWELL or LAST_CHANCE, holder.join, holder)
   end
   if not holder:done() and not self.process then
     local err = errors.new("lost", "runner", "the engine ended before there was a new link")
