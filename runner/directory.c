@@ -2,11 +2,13 @@
 #include "directory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "claim.h"
@@ -67,6 +69,14 @@ static void last(struct port *port) {
 }
 
 static const struct port_kind DIRECTORY = {readable, NULL, stop, last};
+
+void directory_touch_all(const struct runner *runner) {
+  for (const struct port *port = runner->ports; port != NULL; port = port->next) {
+    if (port->kind == &DIRECTORY) {
+      syscall(SYS_utimensat, AT_FDCWD, ((const struct directory *)port)->path, NULL, 0);
+    }
+  }
+}
 
 // In the first base that takes it. 0 or -errno of the last one.
 static int make(struct directory *directory, const struct words *words) {

@@ -339,13 +339,29 @@ for _, form in ipairs(FORMS) do
       link:close()
     end))
 
+    it("lets no directory look old that is used", helper.task(function()
+      local link = start()
+      local answer, channel = link:hold("mkdir", helper.scratch())
+      local dir = assert(answer:match("^ok (.*)\n$"))
+      local now = system.time()
+      os.execute(("touch -d @%d %s"):format(now - 1000, dir))
+      assert.is_true(fs.stat(dir).mtime < now - 900)
+      assert(helper.eventually(function()
+        return fs.stat(dir).mtime > now - 100
+      end, 60))
+      channel:close()
+      link:close()
+    end))
+
     for _, other in ipairs(FORMS) do
       it("removes what a dead one has left, and nothing else, " .. other[1], helper.task(function()
         local base, boot = helper.scratch(), helper.read("/proc/sys/kernel/random/boot_id")
         local function begin(name)
           local link = runner_link.start(other[2],
             { grace = 60000, dir = base .. "/farcall-link-" .. name })
-          local dir = assert(link:hold("mkdir", base):match("^ok (.*)\n$"))
+          local answer
+          answer, link.held = link:hold("mkdir", base)
+          local dir = assert(answer:match("^ok (.*)\n$"))
           helper.write(dir .. "/token", "")
           return link, { dir, link.dir }
         end
