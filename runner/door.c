@@ -9,7 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "claim.h"
 #include "listen.h"
+#include "remove.h"
+#include "spawn.h"
 
 int door_path(const char *dir, char path[DOOR_PATH]) {
   return snprintf(path, DOOR_PATH, "%s/link", dir) < DOOR_PATH ? 0 : -ENAMETOOLONG;
@@ -109,18 +112,23 @@ int door_open(struct door *door) {
     rmdir(door->dir);
     return fd;
   }
+  door->claim = claim_take(door->dir);
   watch_init(&door->watch, fd, on_connection, door);
   return watch_set(door->watches, &door->watch, EPOLLIN);
 }
 
 void door_close(struct door *door) {
-  char path[DOOR_PATH];
   for (int i = 0; i < DOOR_KNOCKERS; i++) {
     watch_close(door->watches, &door->knockers[i].watch);
   }
-  if (door->watch.fd >= 0 && door_path(door->dir, path) == 0) {
-    unlink(path);
-    rmdir(door->dir);
+  if (door->watch.fd >= 0) {
+    remove_tree(door->dir);
+    close(door->claim);
+    // How long that takes is for those who have left something to say.
+    if (spawn_fork(NULL, 0) == 0) {
+      claim_sweep(door->dir);
+      _exit(0);
+    }
   }
   watch_close(door->watches, &door->watch);
 }

@@ -49,6 +49,7 @@ struct door {
   const char *token; // borrowed; DOOR_TOKEN bytes
   door_fn fn;
   void *data;
+  int claim;
   struct watch watch;
   struct door_knocker knockers[DOOR_KNOCKERS];
   size_t next; // whose place the next one takes

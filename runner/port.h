@@ -33,8 +33,9 @@ struct runner {
   struct watches watches;
   struct mux *mux;
   struct port *ports;
-  int trees; // supervisors that have not ended
-  bool quit; // the engine wants an end
+  int trees;      // supervisors that have not ended
+  bool quit;      // the engine wants an end
+  bool has_swept; // what dead ones have left
   // For what is on its way from a descriptor to a channel: two full frames with their heads are as
   // much as a pipe takes.
   char buffer[2 * (MUX_MAX_PAYLOAD - 8)];

@@ -2,7 +2,7 @@
 # name of the machine as `uname -m` says it. Static, of one file, small, because it is sent; with
 # musl, as the supervisor. For the other machine where its compiler and musl are there.
 set(RUNNER_SOURCES
-  attach cgroup connect directory door exec files link listen main port program relay remove serve
+  attach cgroup claim connect directory door exec files link listen main port program relay remove serve
   spawn start supervisor tree watch words)
 list(TRANSFORM RUNNER_SOURCES PREPEND ${CMAKE_SOURCE_DIR}/runner/)
 list(APPEND RUNNER_SOURCES ${CMAKE_SOURCE_DIR}/core/buf ${CMAKE_SOURCE_DIR}/core/mux

@@ -466,7 +466,7 @@ class Runner:
         self.kept, self.kept_size, self.sent, self.confirmed = deque(), 0, 0, 0
         self.ready = deque()
         self.link = self.lost_at = self.descriptors = self.site = None
-        self.over = False
+        self.over = self.has_swept = False
 
     # Descriptors.
 
@@ -1405,6 +1405,7 @@ class Directory(Channel):
                 failure = error
         else:
             raise failure
+        self.claim = take_claim(self.path)
         self.send(b"ok " + self.path + b"\n")
         self.finish()
 
@@ -1420,6 +1421,63 @@ class Directory(Channel):
 
     def released(self):
         remove(self.path)
+        if self.claim is not None:
+            close(self.claim)
+        if not self.runner.has_swept:
+            self.runner.has_swept = True
+            sweep(self.path)
+
+
+# Whose a directory is: claim.h says it.
+
+def boot():
+    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        return file.read(36)
+
+
+def lock(fd):
+    import fcntl
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def take_claim(directory):
+    """A descriptor, or None where there are no locks or no room."""
+    path = directory + b"/claim"
+    fd = None
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        lock(fd)
+        os.write(fd, boot())
+        return fd
+    except (OSError, ImportError):
+        if fd is not None:
+            os.unlink(path)
+            os.close(fd)
+
+
+def sweep(directory):
+    """Removes what runners of this user have left beside it that are dead."""
+    base = os.path.dirname(directory)
+    try:
+        names, own = os.listdir(base), boot()
+    except OSError:
+        return
+    for name in names:
+        if name.startswith((b"farcall-run-", b"farcall-link-")):
+            path, fds = base + b"/" + name, []
+            try:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                fds.append(os.open(path, flags))
+                if os.fstat(fds[0]).st_uid != os.geteuid():
+                    raise OSError(errno.EPERM, "")
+                flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+                fds.append(os.open("claim", flags, dir_fd=fds[0]))
+                lock(fds[1])
+                if os.read(fds[1], 36) == own:
+                    remove(path)
+            except (OSError, ImportError):
+                pass
+            close(*fds)
 
 
 def remove(path):
@@ -1830,6 +1888,7 @@ def end(runner):
         channel.close()
     if runner.grace:
         remove(runner.directory)
+        sweep(runner.directory)
 
 
 
@@ -1847,6 +1906,7 @@ def open_door(runner):
     except OSError:
         pass
     os.mkdir(runner.directory, 0o700)
+    runner.claim = take_claim(runner.directory)
     door = bind(runner.directory + b"/link", _socket.SOCK_SEQPACKET)
     knockers = deque()
 

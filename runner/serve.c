@@ -381,6 +381,7 @@ static int64_t next_deadline(const struct serve *serve) {
 
 // Until nothing is left to do.
 static void run(struct serve *serve) {
+  int64_t touched = now_ms();
   while (serve->phase != PHASE_ENDING || serve->runner.trees > 0) {
     flush(serve);
     look_at_turn(serve);
@@ -392,7 +393,11 @@ static void run(struct serve *serve) {
       (serve->phase == PHASE_LINKED ? lose_link : begin_end)(serve);
       continue;
     }
-    int timeout = left < 1000000 ? (int)left : 1000000;
+    if (now_ms() - touched >= DIRECTORY_TOUCH_MS) {
+      touched = now_ms();
+      directory_touch_all(&serve->runner);
+    }
+    int timeout = left < DIRECTORY_TOUCH_MS ? (int)left : DIRECTORY_TOUCH_MS;
     if (watches_wait(&serve->runner.watches, timeout) != 0 || serve->runner.quit) {
       begin_end(serve);
     }

@@ -349,6 +349,66 @@ for _, form in ipairs(FORMS) do
       link:close()
     end))
 
+    it("lets no directory look old that is used", helper.task(function()
+      local link = start()
+      local answer, channel = link:hold("mkdir", helper.scratch())
+      local dir = assert(answer:match("^ok (.*)\n$"))
+      local now = system.time()
+      os.execute(("touch -d @%d %s"):format(now - 1000, dir))
+      assert.is_true(fs.stat(dir).mtime < now - 900)
+      assert(helper.eventually(function()
+        return fs.stat(dir).mtime > now - 100
+      end, 60))
+      channel:close()
+      link:close()
+    end))
+
+    for _, other in ipairs(FORMS) do
+      it("removes what a dead one has left, and nothing else, " .. other[1], helper.task(function()
+        local base, boot = helper.scratch(), helper.read("/proc/sys/kernel/random/boot_id")
+        local function begin(name)
+          local link = runner_link.start(other[2],
+            { grace = 60000, dir = base .. "/farcall-link-" .. name })
+          local answer
+          answer, link.held = link:hold("mkdir", base)
+          local dir = assert(answer:match("^ok (.*)\n$"))
+          helper.write(dir .. "/token", "")
+          return link, { dir, link.dir }
+        end
+        local dead, gone = begin("dead")
+        local living, kept = begin("living")
+        -- Not a runner's; of another kernel; no files at all; somewhere else.
+        os.execute(("cd %s && mkdir farcall-run-1 farcall-run-2 farcall-run-3 farcall-run-4 away &&"
+          .. " mkfifo farcall-run-3/claim && mkdir farcall-run-4/claim && ln -s away farcall-run-5")
+          :format(base))
+        helper.write(base .. "/farcall-run-2/claim", ("0"):rep(#boot))
+        helper.write(base .. "/away/claim", boot)
+        for _, name in ipairs({ "run-1", "run-2", "run-3/claim", "run-4/claim", "run-5/claim" }) do
+          kept[#kept + 1] = base .. "/farcall-" .. name
+        end
+        dead.runner:kill("KILL")
+        assert(helper.eventually(function()
+          return dead.runner_ended.how
+        end))
+        local link = start({ grace = 60000, dir = base .. "/farcall-link-mine" })
+        local _, channel = link:hold("mkdir", base)
+        channel:close()
+        for i = 1, 2 do
+          assert(helper.eventually(function()
+            return not exists(gone[i])
+          end), gone[i])
+        end
+        link:close()
+        assert.is_false(exists(base .. "/farcall-link-mine"))
+        for _, path in ipairs(kept) do
+          assert.is_true(exists(path), path)
+        end
+        dead:release()
+        living:close()
+        assert.is_false(exists(kept[1]) or exists(kept[2]))
+      end))
+    end
+
     local function put(link, path, mode, size, bytes)
       local sink = runner_link.sink(link:open("put", path, mode, size))
       sink.channel:write(bytes)
