@@ -20,9 +20,9 @@ local PLACES = {
   end,
 }
 
-local function with(backend, body)
+local function with(backend, form, body)
   local options = PLACES[backend]()
-  engines.with({}, function(one)
+  engines.with({ runner_forms = { form } }, function(one)
     return body(function(script, more)
       local job = {
         script = script, language = "python", session = "s", backend = backend, options = options,
@@ -36,10 +36,12 @@ local function with(backend, body)
   end)
 end
 
-for backend in pairs(PLACES) do
-  describe("sessions on " .. backend, function()
+for _, row in ipairs({ { "docker", "c" }, { "docker", "python" }, { "ssh", "c" } }) do
+  local backend, form = unpack(row)
+
+  describe(("sessions on %s, through the form %s,"):format(backend, form), function()
     it("keep what scripts have defined, and serve each run's calls", function()
-      with(backend, function(run)
+      with(backend, form, function(run)
         local first = run("from farcall import terminal\nx = 1\n"
           .. "print(terminal('echo a')['output'])")
         assert.equal("a\n\n", first.output, first.stderr)
@@ -56,7 +58,7 @@ for backend in pairs(PLACES) do
     end)
 
     it("interrupt what takes too long, and kill what does not stop by that", function()
-      with(backend, function(run)
+      with(backend, form, function(run)
         run("import time, signal; x = 1")
         local late = run("time.sleep(1000)", { timeout = 1 })
         assert.equal("timeout", late.status)
@@ -73,7 +75,7 @@ for backend in pairs(PLACES) do
     end)
 
     it("say so when what they live in has died, in a run or between two", function()
-      with(backend, function(run)
+      with(backend, form, function(run)
         run("import os, signal; x = 1")
         local last = run("os.kill(os.getppid(), signal.SIGKILL)\nimport time\ntime.sleep(40)")
         assert.is_not_equal("success", last.status)
@@ -89,7 +91,7 @@ end
 
 describe("sessions in a container", function()
   it("begin anew in another one when theirs was removed", function()
-    with("docker", function(run)
+    with("docker", "c", function(run)
       local first = run("x = 1")
       local _, removed = docker.cli("rm -f " .. first.environment)
       assert.is_true(removed)

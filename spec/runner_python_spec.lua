@@ -188,22 +188,19 @@ describe("the Python runner", function()
 
   it("starts a new one where modules would come before loaded ones", helper.task(function()
     local link = runner_link.start(RUNNER)
-    for name, code in pairs({ ["sitecustomize.py"] = "", ["usercustomize/__init__.py"] = "",
-      ["encodings/__init__.py"] = false, ["os.py"] = "" })
+    for _, name in ipairs({ "sitecustomize.py", "usercustomize/__init__.py", "os.py",
+      "encodings/__init__.py" })
     do
       local dir = helper.scratch()
       local path = helper.write(dir .. "/script.py", SHOW)
-      assert.equal("1", shown(link, { PYTHON, path }, { "PYTHONPATH=/nonexistent:" .. dir }))
+      local env = { UNWRITTEN, "PYTHONPATH=/nonexistent:" .. dir }
+      assert.equal("1", shown(link, { PYTHON, path }, env))
       assert(fs.mkdir(dir .. "/" .. (name:match("^(.*)/") or "folder"), 448))
-      if code then
-        helper.write(dir .. "/" .. name, code)
-        assert.equal("0", shown(link, { PYTHON, path }, { "PYTHONPATH=/nonexistent:" .. dir }))
-      else
-        local run = link:exec({ PYTHON, path },
-          { env = { UNWRITTEN, "PYTHONPATH=" .. dir }, options = { "--python" } })
-        run:finish()
-        assert.is_nil(run.out.text():match("^1"))
-      end
+      helper.write(dir .. "/" .. name, "")
+      -- With some of them no interpreter starts.
+      local run = link:exec({ PYTHON, path }, { env = env, options = { "--python" } })
+      run:finish()
+      assert.is_nil(run.out.text():match("^1"))
     end
     link:close()
   end))
