@@ -19,8 +19,8 @@ local BACKSTOP = 5
 ---@field cwd? string
 ---@field timeout? number seconds; the whole process tree is killed when they are over
 ---@field max_output? integer bytes kept of each stream (16 MiB); the rest is read and dropped
----@field take? fun(stream: "out"|"err", bytes: string): boolean? gets the output as it comes, in the
----place of the result; may wait. A process whose output it answers with false is ended
+---@field take? fun(stream: "out"|"err", bytes: string): boolean? gets the output as it comes and
+---leaves none to the result; may wait. A process whose output it answers with false is ended
 
 ---@class farcall.oneshot.Result
 ---@field exit_code? integer
