@@ -31,6 +31,7 @@ local STATE = { success = "succeeded", interrupted = "interrupted" }
 ---@field retried integer
 ---@field missing integer jobs that are left for another time
 ---@field seconds number
+---@field obstacle? farcall.Error why the last job that could not be started could not
 ---@field private workers table<table, true>
 local Batch = {}
 Batch.__index = Batch
@@ -228,6 +229,7 @@ local function work(self, worker)
     elseif not (PASSING[err.kind] or err.retry) or worker.attempts > (spec.retries or 3)
       or self.stopping
     then
+      self.obstacle = err
       return record(self, not_run_line(worker, "not_run", err), "not_run")
     end
     worker.started = nil

@@ -189,8 +189,11 @@ function BatchResults:append(line)
     return true
   end
   -- The beginning of a line is not to stay: what comes next would be one line with it.
-  if code == "PARTIAL" and not fs.truncate(self.path, self.size) then
-    self.appender:close()
+  if code == "PARTIAL" then
+    message = message .. ": the disk may be full"
+    if not fs.truncate(self.path, self.size) then
+      self.appender:close()
+    end
   end
   return nil, errors.wrap("results " .. self.path, message, code)
 end

@@ -353,7 +353,7 @@ function engine:exec(spec)
   end
   return oneshot.run(env, {
     command = spec.command, argv = spec.argv, stdin = spec.stdin, cwd = spec.cwd, env = spec.env,
-    timeout = spec.timeout, max_output = spec.max_output,
+    timeout = spec.timeout, max_output = spec.max_output, take = spec.take,
   })
 end
 

@@ -19,6 +19,8 @@ local BACKSTOP = 5
 ---@field cwd? string
 ---@field timeout? number seconds; the whole process tree is killed when they are over
 ---@field max_output? integer bytes kept of each stream (16 MiB); the rest is read and dropped
+---@field take? fun(stream: "out"|"err", bytes: string): boolean? gets the output as it comes and
+---leaves none to the result; may wait. A process whose output it answers with false is ended
 
 ---@class farcall.oneshot.Result
 ---@field exit_code? integer
@@ -32,7 +34,7 @@ local LONGEST = 1e9 -- seconds that a deadline may be away
 
 local FIELDS = {
   command = true, argv = true, stdin = true, env = true, cwd = true, timeout = true,
-  max_output = true,
+  max_output = true, take = true,
 }
 
 local function check(spec)
@@ -46,9 +48,26 @@ local function check(spec)
   end
 end
 
+---@async
+local function pass_on(process, take)
+  for stream, bytes in function()
+    return process:read(65536)
+  end do
+    if take(stream, bytes) == false then
+      task.shield(process.kill, process)
+      break
+    end
+  end
+  return "", "", false
+end
+
 ---Reads both streams of a process to their end, keeping at most max bytes of each.
 ---@async
-local function drain(process, max)
+local function drain(process, spec)
+  if spec.take then
+    return pass_on(process, spec.take)
+  end
+  local max = spec.max_output or MAX_OUTPUT
   local parts = { out = {}, err = {} }
   local sizes = { out = 0, err = 0 }
   local truncated = false
@@ -79,7 +98,7 @@ local function attend(process, spec)
       timed_out = true
       task.spawn(process.kill, process)
     end)
-  local ok, stdout, stderr, truncated = pcall(drain, process, spec.max_output or MAX_OUTPUT)
+  local ok, stdout, stderr, truncated = pcall(drain, process, spec)
   if not ok then
     task.shield(process.kill, process)
   end
@@ -108,7 +127,12 @@ end
 function oneshot.run(env, spec)
   check(spec)
   if env.exec then
-    return env:exec(spec)
+    local result, failure = env:exec(spec)
+    if result and spec.take then
+      local _ = spec.take("out", result.stdout) ~= false and spec.take("err", result.stderr)
+      result.stdout, result.stderr = "", ""
+    end
+    return result, failure
   end
   local process, err = env:start({
     command = spec.command, argv = spec.argv, env = spec.env, cwd = spec.cwd,

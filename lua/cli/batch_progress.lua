@@ -93,6 +93,9 @@ function batch_progress.report(ui, one, path)
     #parts > 0 and table.concat(parts, ", ") or "no jobs", duration(one.seconds),
     one.seconds > 0 and fresh / one.seconds or 0,
     one.earlier > 0 and (", %d of them earlier"):format(one.earlier) or "", path))
+  if one.obstacle then
+    ui:say(("could not be started: %s"):format(tostring(one.obstacle)))
+  end
   if one.counts.unknown > 0 then
     ui:say("of unknown end are jobs that were started when a batch was killed: look what they have"
       .. " done; `--again unknown` runs them once more")

@@ -4,6 +4,11 @@ local session = require("farcall.cli.session")
 
 local exec = {}
 
+local STDOUT, STDERR = 1, 2
+
+-- As of a program that SIGPIPE ended.
+local EXIT_PIPE = 141
+
 exec.description = [[
 Runs one command in the environment, beside whatever else runs there, and exits as it did.]]
 
@@ -41,6 +46,19 @@ function exec.advice(words, message)
   return nil
 end
 
+-- What comes is shown as it comes, however much it is; nil where it all goes into one object.
+local function make_taker(ui, seen)
+  if ui.json then
+    return nil
+  end
+  ---@async
+  return function(stream, bytes)
+    local _, _, code = ui:stream(stream == "out" and STDOUT or STDERR, bytes)
+    seen.reader_gone = seen.reader_gone or stream == "out" and code == "EPIPE"
+    return not seen.reader_gone
+  end
+end
+
 function exec.run(args, ui)
   local words = args.rest
   if (args.line == nil) == (words == nil or #words == 0) then
@@ -54,19 +72,20 @@ function exec.run(args, ui)
   local stdin = args.stdin and io.read("*a") or nil
   return session.with_engine(args, ui, {}, function(engine)
     local result
+    local seen = {}
     result, err = engine:exec({
       backend = args.backend, options = options, command = args.line,
       argv = not args.line and words or nil, cwd = args.cwd, timeout = args.timeout,
-      stdin = stdin,
+      stdin = stdin, take = make_taker(ui, seen),
     })
     if not result then
       return session.fail(ui, err)
     end
+    if seen.reader_gone then
+      return EXIT_PIPE
+    end
     if ui.json then
       ui:out_json(result)
-    else
-      ui:out(result.stdout)
-      ui:err(result.stderr)
     end
     if result.timed_out then
       ui:say(("farcall: it took longer than %g s and was killed"):format(args.timeout))

@@ -333,6 +333,16 @@ return {
     end
   end)
 
+  it("says why a job could not be started, with its last words", function()
+    local home = cli.home()
+    failing(home, "denied", 1)
+    write_jobs(home, { noting(home, "a") })
+    local got = batch(home, "-b", "shaky")
+    assert.equal(1, got.code)
+    local _, last = results_of(home)
+    assert.matches("\ncould not be started: " .. last.a.error, got.err, 1, true)
+  end)
+
   it("does not wait for another attempt when it is interrupted", function()
     local home = cli.home()
     failing(home, "unavailable", 3)

@@ -348,6 +348,30 @@ describe("farcall exec", function()
     assert.equal(0, result.exit_code)
   end)
 
+  it("shows output as it comes, all of it", helper.task(function()
+    local home = cli.home()
+    local running = home:start({ "exec", "-c", "echo first; echo e >&2; sleep 1000" })
+    assert.is_true(helper.eventually(function()
+      return table.concat(running.out) == "first\n" and table.concat(running.err) == "e\n"
+    end))
+    running.child:kill("INT")
+    assert.equal(130, cli.finish(running).code)
+    -- More than a result holds.
+    local got = cli.finish(home:start({ "exec", "--", "head", "-c", "20000000", "/dev/zero" }))
+    assert.equal(0, got.code)
+    assert.equal(20000000, #got.out)
+  end))
+
+  it("ends the command when the reader of its output goes away", helper.task(function()
+    local running = cli.home():start({ "exec", "--", "yes" }, { unread = true })
+    local stdout = running.child:stdout()
+    assert.is_true(helper.eventually(function()
+      return stdout:read(100) ~= nil
+    end))
+    stdout:close()
+    assert.equal(141, cli.finish(running).code)
+  end))
+
   it("kills at its deadline and when interrupted", helper.task(function()
     local home = cli.home()
     local got = cli.finish(home:start({ "exec", "--timeout", "0.3", "--", "sleep", "1000" }))
