@@ -19,7 +19,8 @@ function(runner_program machine)
   add_custom_command(OUTPUT ${program}
     COMMAND ${ARGN} -std=c11 -D_GNU_SOURCE -Os -flto -Wall -Wextra -I${CMAKE_SOURCE_DIR}/core
             -fno-pie -no-pie -fno-asynchronous-unwind-tables -fno-unwind-tables -ffunction-sections
-            -static -s -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,-z,norelro -o ${program} ${RUNNER_SOURCES}
+            -static -s -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,-z,norelro
+            -Wl,-z,common-page-size=16 -o ${program} ${RUNNER_SOURCES}
     DEPENDS ${RUNNER_SOURCES} ${RUNNER_HEADERS} VERBATIM)
   set(RUNNER_PROGRAMS ${RUNNER_PROGRAMS} ${program} PARENT_SCOPE)
 endfunction()

@@ -71,6 +71,19 @@ local function with_home(body)
 end
 
 describe("the runner's program", function()
+  it("sends little", function()
+    local sizes = {}
+    for _, name in ipairs(assert(fs.list(engines.config().runner_dir))) do
+      if name:find("^farcall%-runner%-") then
+        sizes[name] = fs.stat(engines.config().runner_dir .. "/" .. name).size
+      end
+    end
+    assert.is_truthy(next(sizes))
+    for name, size in pairs(sizes) do
+      assert.is_true(size < 100000, name .. " has " .. size .. " bytes")
+    end
+  end)
+
   it("is sent once, kept under its hash, and found again", with_home(function(env, cfg, home)
     prove(assert(bring(env, cfg)))
     assert.same({ 1, 1 }, { env.execs, env.sent })
