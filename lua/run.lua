@@ -422,6 +422,15 @@ local function clean_up(run)
   end
 end
 
+-- Why calls have travelled as they have.
+local function reason_of(run)
+  local later = run.session and run.session.changed and run.session:changed()
+  if not later then
+    return run.transport_reason
+  end
+  return run.transport_reason and run.transport_reason .. "; " .. later or later
+end
+
 -- In a task of its own, which ends when the run has to although an environment does not answer.
 ---@async
 local function carry_out(run)
@@ -462,7 +471,7 @@ function Run:live()
   task.shield(clean_up, self)
   local result = {
     run_id = self.id, backend = self.where.name, environment = self.env.name or self.where.name,
-    transport = self.transport, transport_reason = self.transport_reason,
+    transport = self.transport, transport_reason = reason_of(self),
     execs = self.session and self.session.execs, runner = self.session and self.session.runner,
     tool_calls_made = self.dispatch.made, calls = json.array(self.dispatch.records),
     calls_omitted = self.dispatch.omitted > 0 and self.dispatch.omitted or nil,

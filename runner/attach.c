@@ -14,9 +14,28 @@
 #include "door.h"
 #include "words.h"
 
-// "<TOKEN> <bytes received>\n", byte by byte: what follows is for the runner.
+#define MOST ((uint64_t)1 << 62) // of bytes and milliseconds: sums of two stay in range
+
+// The numbers behind the token: what has been received, and of a turn FROM, SIZE and HOLD_MS.
+static bool read_numbers(char *text, struct door_knock *knock) {
+  uint64_t *const numbers[] = {&knock->received, &knock->from, &knock->size, &knock->hold_ms};
+  size_t count = 0;
+  for (char *word = text, *next; word != NULL; word = next) {
+    next = strchr(word, ' ');
+    if (next != NULL) {
+      *next++ = '\0';
+    }
+    if (count == 4 || !words_number(word, 10, MOST, numbers[count++])) {
+      return false;
+    }
+  }
+  knock->turn = count == 4;
+  return count == 1 || count == 4;
+}
+
+// "<TOKEN> <numbers>\n", byte by byte: what follows is for the runner.
 static bool read_line(struct door_knock *knock) {
-  char line[DOOR_TOKEN + 32];
+  char line[DOOR_TOKEN + 96];
   size_t size = 0;
   for (;;) {
     ssize_t got = read(STDIN_FILENO, line + size, 1);
@@ -36,7 +55,7 @@ static bool read_line(struct door_knock *knock) {
     return false;
   }
   memcpy(knock->token, line, DOOR_TOKEN);
-  return words_number(line + DOOR_TOKEN + 1, 10, UINT64_MAX, &knock->received);
+  return read_numbers(line + DOOR_TOKEN + 1, knock);
 }
 
 // Only where no other user can have put something: the token would be his. 0 or -errno.

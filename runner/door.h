@@ -6,6 +6,10 @@
 // same environment, hands its standard input and output over through a socket in the runner's
 // private directory. Scripts of the same user can connect there too, so it asks for the token that
 // the engine has given to the runner.
+//
+// Where the output of an exec comes only when it ends, there is no link that stays. The engine then
+// takes turns: each is an exec that brings so many bytes of the link, waits until the runner has
+// something to say, or for the time that it holds, and ends.
 
 #include <stdint.h>
 
@@ -20,7 +24,12 @@
 struct door_knock {
   char mark[DOOR_MARK];
   char token[DOOR_TOKEN];
-  uint64_t received;
+  uint64_t received; // by the engine, over all links
+  // Of a turn: how many bytes come, behind how many, and for how many milliseconds it holds.
+  uint64_t turn; // 0: a link that stays
+  uint64_t from;
+  uint64_t size;
+  uint64_t hold_ms;
 };
 
 // in and out now belong to the callee, as does peer, which ends with the exec that has sent them;

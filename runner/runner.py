@@ -358,16 +358,18 @@ class Link:
 
     def __init__(self, source, sink):
         self.source, self.sink, self.guard = source, sink, None
-        self.shared = False
+        self.turn = None  # of one that stays for this time only
         mode = os.fstat(sink).st_mode & 0o170000
         self.socket = mode == 0o140000
-        if not self.socket:
+        self.shared = not self.socket
+        # Of a pipe, one whose flags are our own. A file would be written to from its start.
+        if mode == 0o010000:
             try:
                 own = os.open("/proc/self/fd/{}".format(sink), os.O_WRONLY | os.O_NONBLOCK)
                 os.close(sink)
-                self.sink = own
+                self.sink, self.shared = own, False
             except OSError:
-                self.shared = True
+                pass
 
     def write(self, pieces):
         """How much has been taken. Raises OSError."""
@@ -482,7 +484,12 @@ class Runner:
     def take_link(self, link):
         self.drop_link()
         self.link, self.lost_at, self.heard_at = link, None, now_ms()
-        self.watch(link.source, select.POLLIN, self.read_link)
+        self.listen_to_link(True)
+
+    def listen_to_link(self, room):
+        turn = self.link.turn
+        wanted = room and not (turn and not turn.left)
+        self.watch(self.link.source, select.POLLIN if wanted else 0, self.read_link)
 
     def drop_link(self):
         if self.link:
@@ -498,13 +505,17 @@ class Runner:
             if self.token.missing:
                 self.token.read(fd)
                 return
-            data = os.read(fd, 262144)
+            turn = self.link.turn
+            data = os.read(fd, min(turn.left, 262144) if turn else 262144)
         except OSError:
             data = b""
-        if data:
-            self.feed(data)
-        else:
-            self.drop_link()
+        if not data:
+            return self.drop_link()
+        if turn:
+            turn.left -= len(data)
+            if turn.ignored:
+                return
+        self.feed(data)
 
     def flush(self):
         """Writes what the link takes."""
@@ -523,11 +534,15 @@ class Runner:
                 self.drop_link()
                 break
             self.written(size)
+            if self.link.turn:
+                self.link.turn.said = True
+        if self.link and self.link.turn and self.link.turn.over(not self.frames):
+            self.drop_link()
         if self.link:
             room = self.frames_size < MAX_ANSWERS
             if not room:
                 self.heard_at = now_ms()  # it may have said something
-            self.watch(self.link.source, select.POLLIN if room else 0, self.read_link)
+            self.listen_to_link(room)
 
     def link_ready(self, *_):
         """That something can be written is enough: flush follows."""
@@ -747,6 +762,8 @@ class Runner:
                 if timeout <= 0:
                     self.drop_link()
                     continue
+                if self.link.turn and not self.link.turn.left:
+                    timeout = min(timeout, max(1, self.link.turn.until - now_ms()))
             ready = self.poll.poll(0 if ahead else min(timeout, TOUCH_MS))
             for fd, events in ready:
                 handler = self.handlers.get(fd)
@@ -1810,10 +1827,11 @@ def end(runner):
 
 
 
-# A link is offered by one message: the descriptors, and MARK TOKEN BYTES-RECEIVED, the last one as
-# a u64 of the machine's own order. The answer is "ok" or "error STAGE ERRNO WORDS". The socket is
-# closed when the link is not needed any more.
-KNOCK_SIZE = MARK_SIZE + Token.SIZE + 8
+# A link is offered by one message: the descriptors, and MARK TOKEN BYTES-RECEIVED IS-A-TURN FROM SIZE
+# HOLD-MS, numbers as u64 of the machine's own order. The answer is "ok" or "error STAGE ERRNO WORDS".
+# The socket is closed when the link is not needed any more.
+NUMBERS_SIZE = 5 * 8
+KNOCK_SIZE = MARK_SIZE + Token.SIZE + NUMBERS_SIZE
 MAX_KNOCKERS = 8  # who comes and says nothing has to leave when others come
 
 
@@ -1849,6 +1867,17 @@ def open_door(runner):
     runner.watch(door, select.POLLIN, knocked)
 
 
+class Turn:
+    """What a link is that brings so many bytes, waits for an answer, and ends (see door.h)."""
+
+    def __init__(self, size, hold, ignored):
+        self.left, self.until, self.ignored, self.said = size, now_ms() + hold, ignored, False
+
+    def over(self, flushed):
+        return not self.left and flushed and (
+            self.said or self.ignored or now_ms() >= self.until)
+
+
 def greet(runner, fd):
     """Takes the link that is offered, if it comes with the token."""
     runner.watch(fd, 0)
@@ -1861,12 +1890,16 @@ def greet(runner, fd):
                 fds += [int.from_bytes(data[at:at + 4], sys.byteorder)
                         for at in range(0, len(data) - 3, 4)]
         good = size == KNOCK_SIZE and len(fds) == 2 and runner.token.matches(
-            memoryview(knock)[MARK_SIZE:-8])
-        count = int.from_bytes(knock[-8:], sys.byteorder)
+            memoryview(knock)[MARK_SIZE:-NUMBERS_SIZE])
+        count, is_turn, start, size, hold = (
+            int.from_bytes(knock[at:at + 8], sys.byteorder)
+            for at in range(MARK_SIZE + Token.SIZE, KNOCK_SIZE, 8))
         if good and runner.confirmed <= count <= runner.sent:
             on_socket(fd, "send", b"ok")
             link, fds = Link(*fds), []
             link.guard = fd
+            if is_turn:
+                link.turn = Turn(size, hold, start != runner.received)
             try:
                 link.say("\n{} resumed {}\n".format(knock[:MARK_SIZE].decode(), runner.received))
             except OSError:
@@ -1884,14 +1917,16 @@ def attach(mark, directory):
     """Offers our standard input and output to the runner of a directory, and waits."""
     stage, line = "token", b""
     try:
-        while not line.endswith(b"\n") and len(line) < 100:
+        while not line.endswith(b"\n") and len(line) < 160:
             byte = os.read(0, 1)
             if not byte:
                 break
             line += byte
-        token, _, count = line.partition(b" ")
-        if len(token) != Token.SIZE or not count.strip().isdigit():
+        token, *numbers = line.split()
+        if len(token) != Token.SIZE or len(numbers) not in (1, 4) or not all(
+                number.isdigit() and len(number) < 19 for number in numbers):
             raise OSError(errno.EINVAL, "")
+        count, *turn = [int(number) for number in numbers]
         stage = "connect"
         status = os.lstat(directory)
         if status.st_mode & 0o170077 != 0o040000 or status.st_uid != os.geteuid():
@@ -1899,7 +1934,9 @@ def attach(mark, directory):
         fd = new_socket(_socket.SOCK_SEQPACKET)
         on_socket(fd, "connect", directory + "/link")
         fds = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1))
-        knock = mark.encode() + token + int(count).to_bytes(8, sys.byteorder)
+        knock = mark.encode() + token + b"".join(
+            number.to_bytes(8, sys.byteorder)
+            for number in (count, 1 if turn else 0, *(turn or (0, 0, 0))))
         on_socket(fd, "sendmsg", [knock], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
         answer = os.read(fd, 100)
         if not answer:

@@ -30,6 +30,15 @@
 
 enum phase { PHASE_LINKED, PHASE_WAITING, PHASE_ENDING };
 
+// An exec that stays for this time only: see door.h.
+struct turn {
+  bool on;
+  bool ignored;  // it begins where we are not
+  bool said;     // something has been written
+  uint64_t left; // bytes that are still to come
+  int64_t until; // monotonic milliseconds
+};
+
 struct serve {
   struct runner runner;
   const struct serve_options *options;
@@ -37,6 +46,7 @@ struct serve {
   struct watch peer; // ends with the exec that has given us the link
   struct watch signals;
   struct door door;
+  struct turn turn; // what the link is, if it is none that stays
   enum phase phase;
   int64_t deadline; // of the phase, monotonic milliseconds
   char token[DOOR_TOKEN];
@@ -105,6 +115,7 @@ static void drained(struct mux_channel *channel, void *user) {
 static void drop_link(struct serve *serve) {
   link_close(&serve->runner.watches, &serve->link);
   watch_close(&serve->runner.watches, &serve->peer);
+  serve->turn.on = false;
   mux_suspend(serve->runner.mux);
   dup2(STDIN_FILENO, STDERR_FILENO); // as the input before it, the null device
 }
@@ -152,10 +163,24 @@ static void flush(struct serve *serve) {
     ssize_t written = link_write(&serve->link, bytes, size);
     if (written >= 0) {
       mux_written(serve->runner.mux, (size_t)written);
+      serve->turn.said = true;
     } else if (written != -EAGAIN ||
                watch_set(&serve->runner.watches, &serve->link.out, EPOLLOUT) != 0) {
       lose_link(serve);
     }
+  }
+}
+
+// Whether all of a turn has come and gone that is there by now.
+static bool is_turn_done(const struct serve *serve) {
+  return serve->turn.on && serve->turn.left == 0 && serve->link.out.events == 0;
+}
+
+// A turn ends when it has brought something, or when it has waited long enough.
+static void look_at_turn(struct serve *serve) {
+  const struct turn *turn = &serve->turn;
+  if (is_turn_done(serve) && (turn->said || turn->ignored || now_ms() >= turn->until)) {
+    lose_link(serve);
   }
 }
 
@@ -187,7 +212,12 @@ static ssize_t feed_token(struct serve *serve, const char *bytes, size_t size) {
 static void on_in(void *data, uint32_t events) {
   struct serve *serve = data;
   (void)events;
-  ssize_t size = link_read(&serve->link, serve->input, sizeof serve->input);
+  struct turn *turn = &serve->turn;
+  size_t most = sizeof serve->input;
+  if (turn->on && turn->left < most) {
+    most = (size_t)turn->left;
+  }
+  ssize_t size = link_read(&serve->link, serve->input, most);
   if (size == -EAGAIN) {
     return;
   }
@@ -196,6 +226,15 @@ static void on_in(void *data, uint32_t events) {
     return;
   }
   renew_lease(serve);
+  if (turn->on) {
+    turn->left -= (uint64_t)size;
+    if (turn->left == 0) {
+      watch_set(&serve->runner.watches, &serve->link.in, 0);
+    }
+    if (turn->ignored) {
+      return;
+    }
+  }
   ssize_t at = serve->has_token ? 0 : feed_token(serve, serve->input, (size_t)size);
   if (at < 0 ||
       (at < size && mux_feed(serve->runner.mux, serve->input + at, (size_t)(size - at)) != 0)) {
@@ -212,12 +251,17 @@ static int use_link(struct serve *serve, int in, int out) {
   watch_init(&serve->link.in, -1, on_in, serve);
   watch_init(&serve->link.out, -1, on_out, serve);
   link_init(&serve->link, in, out);
-  return watch_set(&serve->runner.watches, &serve->link.in, EPOLLIN);
+  return watch_set(&serve->runner.watches, &serve->link.in,
+                   serve->turn.on && serve->turn.left == 0 ? 0 : EPOLLIN);
 }
 
 static void on_attach(void *data, const struct door_knock *knock, int in, int out, int peer) {
   struct serve *serve = data;
   drop_link(serve);
+  serve->turn = (struct turn){.on = knock->turn != 0,
+                              .ignored = knock->from != mux_received(serve->runner.mux),
+                              .left = knock->size,
+                              .until = now_ms() + (int64_t)knock->hold_ms};
   watch_init(&serve->peer, peer, on_peer, serve);
   int code = use_link(serve, in, out);
   if (code == 0 && mux_resume(serve->runner.mux, knock->received) != 0) {
@@ -330,12 +374,18 @@ static int say_hello(const struct serve *serve) {
   return link_say(&serve->link, line);
 }
 
+static int64_t next_deadline(const struct serve *serve) {
+  return is_turn_done(serve) && serve->turn.until < serve->deadline ? serve->turn.until
+                                                                    : serve->deadline;
+}
+
 // Until nothing is left to do.
 static void run(struct serve *serve) {
   int64_t touched = now_ms();
   while (serve->phase != PHASE_ENDING || serve->runner.trees > 0) {
     flush(serve);
-    int64_t left = serve->deadline - now_ms();
+    look_at_turn(serve);
+    int64_t left = next_deadline(serve) - now_ms();
     if (left <= 0 && serve->phase == PHASE_ENDING) {
       return;
     }

@@ -10,6 +10,9 @@ local command_service = {}
 
 -- What a call that starts nothing may take.
 command_service.SECONDS = 60
+-- For how long a name may be there without what it names, and between two looks, in seconds.
+command_service.IN_MAKING = 10
+local LOOK_AGAIN = 0.1
 
 ---@class farcall.command.Description
 ---@field programs fun(options: table): string[] names of the program, the best first
@@ -64,19 +67,35 @@ end
 
 -- Makes it, or takes the one that the key names.
 ---@async
-local function create(self, options, ctx)
+local function create_once(self, options, ctx)
   local words = self.about.create(options, ctx)
   local made, err = self:call("start " .. options.image, words, options.start_timeout)
   if made then
     return made
   elseif ctx.key and err.code == "EEXIST" then
-    local revive = self.about.revive
-    return not revive or self:call("start " .. ctx.name, revive(ctx.name))
+    if not self.about.revive then
+      return true
+    end
+    return self:call("start " .. ctx.name, self.about.revive(ctx.name))
   elseif not ctx.key and err.code ~= "EEXIST" then
     -- What was half made is nobody else's.
     self.about.remove(self, ctx.name)
   end
   return nil, err
+end
+
+-- A name is taken before there is anything to be started under it, by whoever makes it right now,
+-- and after it has gone, by whoever removes it.
+---@async
+local function create(self, options, ctx)
+  local last = task.now() + command_service.IN_MAKING
+  while true do
+    local made, err = create_once(self, options, ctx)
+    if made or not ctx.key or err.kind ~= "lost" or task.now() > last then
+      return made, err
+    end
+    task.sleep(LOOK_AGAIN)
+  end
 end
 
 ---@async

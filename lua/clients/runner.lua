@@ -269,6 +269,12 @@ function Runner:abandon(err)
   give_up(self, err)
 end
 
+---Why its link is made of execs that end, if it is.
+---@return string?
+function Runner:by_turns()
+  return self.link.turns
+end
+
 ---Ends it, and with it all that it started. Returns when the exec that it lives in has ended, or
 ---is not to be waited for any longer. Idempotent.
 ---@async
@@ -297,6 +303,10 @@ local function watch(self)
   local timer
   timer = task.loop():timer(period, function()
     local now = self.mux:received()
+    -- Each turn has its own end.
+    if self.link.turns then
+      return timer:again(period)
+    end
     silent = now == heard and silent + 1 or 0
     heard = now
     if silent > PATIENCE then

@@ -1,38 +1,31 @@
 -- SPDX-License-Identifier: MIT
--- What a runner and its engine speak through: the standard input and output of an exec. It brings
--- the runner into the environment, and a new link when one is lost and the runner waits for that.
+-- What a runner and its engine speak through: the standard input and output of an exec. When it is
+-- lost and the runner waits for another one there is a new link, or turns where there can be none
+-- (clients/runner_turns.lua).
 
+local bringer = require("farcall.clients.runner_bring")
 local errors = require("farcall.errors")
-local far = require("farcall.clients.runner_sh")
-local fs = require("farcall.core.fs")
-local places = require("farcall.places")
-local sha256 = require("farcall.core.sha256")
-local system = require("farcall.core.system")
 local task = require("farcall.task")
+local turns = require("farcall.clients.runner_turns")
 
 local runner_link = {}
 
 local PIECE = 262144
--- Seconds until a runner must have said hello (specs set it), and what it may say before that.
+-- Seconds until a runner must have said hello (specs set it).
 runner_link.HELLO_TIMEOUT = 30
-local MAX_NOISE = 1024 * 1024
-local MAX_WORDS = 4096
 -- Seconds that a runner takes to end its trees and itself.
 local FAREWELL = 15
--- Seconds that are left at the end for a new link that may be on its way.
-local LAST_CHANCE = 1
+-- Seconds that are left at the end for a last turn, and for a new link that may be on its way.
+local LAST_TURN, LAST_CHANCE = 5, 1
 -- Seconds that the status of an exec is waited for whose output has ended.
 local LAST_STATUS = 2
 -- Seconds between two tries to get a new link.
 local TRY_AGAIN = 0.5
--- Code of an error that trying again does not change: no such runner is there.
-local REFUSED = "REFUSED"
 local WIRE_VERSION = "1"
 -- So often, in seconds, each end of a link hears of the other; the far end gives a link up that has
 -- been silent for so many times that.
 runner_link.ASK_EVERY = 10
 local LEASE = 4.5
-local MAX_PROGRAM = 1024 * 1024
 
 ---@class farcall.runner_link.Options
 ---@field dir string where the programs are: farcall-runner-MACHINE and runner.py
@@ -45,173 +38,16 @@ local MAX_PROGRAM = 1024 * 1024
 ---@field form "c"|"python"
 ---@field machine string of the environment, as uname -m says
 ---@field broken? farcall.Error what it has done against the rules; it is ended for that
+---@field turns? string while it goes by turns: why there is no link
+---@field mux farcall.Mux
+---@field bring farcall.RunnerBring
+---@field token string that the runner knows its engine by
+---@field closed? boolean there will be no new link
+---@field over? boolean nor is anything to be said any more
 ---@field private process? farcall.Process
 ---@field private waiting? function resumes the writer
 local Link = {}
 Link.__index = Link
-
-local function hex(count)
-  return (system.random(count):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end))
-end
-
----The programs that can be sent: of the directory, read once.
----@type table<string, table<string, {text: string, hash: string}>>
-local shelf = {}
-
----@return table<string, {text: string, hash: string}>? programs by machine, and "python"
----@return farcall.Error? err
-local function programs_of(dir)
-  if shelf[dir] then
-    return shelf[dir]
-  end
-  local names, message, code = fs.list(dir)
-  if not names then
-    return nil, errors.new("unsupported", "runner", "its programs cannot be read: " .. message,
-      { code = code, hint = "build or install farcall whole, or set FARCALL_RUNNERS" })
-  end
-  local programs = {}
-  for _, name in ipairs(names) do
-    local machine = name == "runner.py" and "python" or name:match("^farcall%-runner%-([%w_]+)$")
-    local text = machine and fs.read(dir .. "/" .. name, MAX_PROGRAM)
-    if text then
-      programs[machine] = { text = text, hash = sha256.hex(text) }
-    end
-  end
-  shelf[dir] = programs
-  return programs
-end
-
--- runner.py becomes what runs, as where it has come in by standard input.
-local PYTHON_HERE = 'import sys\nt = open(sys.argv.pop(1), "rb").read()\n'
-  .. 'exec(compile(t.split(b"\\f")[0], "farcall-runner", "exec"))'
-
-local function patience_of(self)
-  return ("%d:%d"):format(self.options.grace * 1000, runner_link.ASK_EVERY * LEASE * 1000)
-end
-
--- On this machine the programs can be started where they are.
-local function words_here(self, verb, mark)
-  for _, form in ipairs(self.options.forms) do
-    local path = form == "c" and places.runner(self.options.dir) or nil
-    if form == "python" and self.programs.python then
-      path = self.options.dir .. "/runner.py"
-    end
-    if path then
-      self.form = form
-      local words = { path, verb, mark, verb == "serve" and patience_of(self) or nil }
-      return form == "python" and { "python3", "-c", PYTHON_HERE, unpack(words) } or words
-    end
-  end
-  return nil
-end
-
-local function words_of(self, verb, mark)
-  local words = self.options.here and words_here(self, verb, mark)
-  if words then
-    return words
-  end
-  words = {
-    "sh", "-c", far.BRING, "sh", mark, verb, patience_of(self),
-    table.concat(self.options.forms, " ") .. (self.anew and " new" or ""), self.word,
-  }
-  for machine, program in pairs(self.programs) do
-    words[#words + 1] = machine
-    words[#words + 1] = ("%d"):format(#program.text)
-    if machine ~= "python" then
-      words[#words + 1] = program.hash
-    end
-  end
-  return words
-end
-
--- Reads standard output up to the next line of ours. What belongs to standard error is kept: the
--- last of it says what went wrong.
----@async
----@return string? line
-local function next_line(self, process, mark)
-  local start = "\n" .. mark .. " "
-  while true do
-    local _, from = self.held:find(start, 1, true)
-    local to = from and self.held:find("\n", from + 1, true)
-    if to then
-      local line = self.held:sub(from + 1, to - 1)
-      self.held = self.held:sub(to + 1)
-      return line
-    elseif #self.held > MAX_NOISE then
-      return nil
-    end
-    local stream, bytes = process:read(PIECE)
-    if not stream then
-      return nil
-    elseif stream == "out" then
-      self.held = self.held .. bytes
-    else
-      self.said = (self.said .. bytes):sub(-MAX_WORDS)
-    end
-  end
-end
-
-local function last_line(text)
-  return text:gsub("%s+$", ""):match("[^\n]*$")
-end
-
--- One exec that becomes the runner, or leads to it. Its hello, or why there is none. What it reads
--- first is sent when nothing else is there any more that could.
----@async
-local function converse(self, process, mark, first)
-  while true do
-    local line = next_line(self, process, mark)
-    if not line then
-      local said = last_line(self.said)
-      return nil, errors.new("unsupported", "runner",
-        said ~= "" and said or "the exec ended before it said anything")
-    end
-    local word, rest = line:match("^(%l+) ?(.*)$")
-    if word == "kept" or word == "ready" then
-      self.kept = word == "kept"
-      if first ~= "" then
-        process:write(first)
-      end
-    elseif word == "send" and self.programs[rest] then
-      self.form, self.kept = rest == "python" and "python" or "c", false
-      local text = self.programs[rest].text
-      -- Where that goes wrong, what it says next tells more.
-      process:write(rest == "python" and text .. first or text)
-    elseif word == "hello" or word == "resumed" then
-      return rest
-    elseif word == "none" then
-      return nil, errors.new("unsupported", "runner", rest)
-    elseif word == "error" then
-      return nil, errors.new("unsupported", "runner", "it did not start: " .. rest,
-        { code = REFUSED })
-    else
-      return nil, errors.new("protocol", "runner", "it said something else than hello")
-    end
-  end
-end
-
----@async
-local function bring(self, verb, seconds)
-  local mark = hex(16)
-  self.held, self.said, self.kept = "", "", false
-  local process, err = self.env:start({ argv = words_of(self, verb, mark), stdin = "pipe" })
-  if not process then
-    return nil, err
-  end
-  local first = verb == "attach" and ("%s %.0f\n"):format(self.token, self.mux:received()) or ""
-  local ok, rest, failure = pcall(task.timeout, seconds, converse, self, process, mark, first)
-  if ok and rest then
-    return process, rest
-  end
-  task.shield(process.kill, process)
-  if not ok then
-    error(rest, 0)
-  end
-  return nil, failure.kind == "timeout" and errors.new("unsupported", "runner",
-    ("it did not say hello within %d s"):format(seconds)) or failure
-end
 
 ---Whoever has put something into the mux calls this.
 function Link:wake()
@@ -244,11 +80,10 @@ end
 
 ---@async
 local function read_all(self, process)
-  local bytes, stream = self.held, "out"
-  self.held = ""
+  local bytes, stream = self.bring:rest(), "out"
   while stream do
     if stream == "err" then
-      self.said = (self.said .. bytes):sub(-MAX_WORDS)
+      self.bring:hear(bytes)
     elseif #bytes > 0 then
       local fed, message, code = self.mux:feed(bytes)
       if not fed then
@@ -258,7 +93,7 @@ local function read_all(self, process)
     end
     stream, bytes = process:read(PIECE)
   end
-  local said = last_line(self.said)
+  local said = self.bring:last_line()
   return errors.new("lost", "runner", said ~= "" and said or "its link has ended")
 end
 
@@ -266,31 +101,47 @@ end
 -- made anew too, however alive it looks.
 ---@async
 local function reach(self, anew, seconds)
-  local env = self.env
+  local env, last = self.env, task.now() + seconds
   if env.restore then
-    local restored, err = env:restore(anew)
+    local restored, err = task.timeout(seconds, env.restore, env, anew)
     if not restored then
       return nil, err
     end
   end
-  return bring(self, "attach", seconds)
+  local first = ("%s %.0f\n"):format(self.token, self.mux:received())
+  return self.bring:live("attach", math.max(1, last - task.now()), first)
 end
 
--- A new link, as long as the runner waits for one.
+-- Time for a second try must be left, which may be a turn.
+local function share_of(last)
+  return math.max(1, (last - task.now()) / 2)
+end
+
+-- A new link, as long as the runner waits for one. Where there is none but execs that end, it goes
+-- on by turns until these are lost too.
 ---@async
 local function relink(self, failure)
   local last = task.now() + self.options.grace
   self.mux:suspend()
   while not self.closed do
-    local left = math.max(1, last - task.now())
-    local process, rest = task.timeout(left, reach, self, self.reason ~= nil, left)
-    local received = process and tonumber(rest:match("^(%d+)$"))
+    local seconds = share_of(last)
+    local process, rest = reach(self, self.reason ~= nil, seconds)
+    local received = process and turns.count(rest)
     if received and self.mux:resume(received) then
       return process
     elseif process then
       process:kill()
-      return nil, errors.new("protocol", "runner", "it resumed at what was never sent")
-    elseif rest.code == REFUSED or task.now() + TRY_AGAIN > last then
+      return nil, turns.never_sent()
+    elseif rest.kind == "unsupported" and rest.code ~= bringer.REFUSED then
+      local taken
+      self.turns = rest.msg
+      taken, rest = turns.take(self, share_of(last))
+      self.turns = nil
+      last = taken > 0 and task.now() + self.options.grace or last
+    end
+    if rest.kind == "protocol" then
+      return nil, rest
+    elseif rest.code == bringer.REFUSED or task.now() + TRY_AGAIN > last then
       return nil, failure
     end
     task.sleep(TRY_AGAIN)
@@ -345,7 +196,8 @@ function Link:last_words()
   self.closed = true
   local holder = self.holder
   if not holder:done() then
-    task.timeout(self.process and FAREWELL or LAST_CHANCE, holder.join, holder)
+    local seconds = not self.process and LAST_CHANCE or self.turns and LAST_TURN or FAREWELL
+    task.timeout(seconds, holder.join, holder)
   end
   if not holder:done() and not self.process then
     local err = errors.new("lost", "runner", "the engine ended before there was a new link")
@@ -357,7 +209,7 @@ end
 
 ---Lets go of the exec. Idempotent.
 function Link:close()
-  self.closed = true
+  self.closed, self.over = true, true
   if self.process then
     task.spawn(self.process.kill, self.process)
   end
@@ -370,8 +222,8 @@ local function facts_of(self, rest)
     return nil, errors.new("protocol", "runner",
       ("it speaks version %s of the wire, not %s"):format(tostring(version), WIRE_VERSION))
   end
-  local program = self.programs[machine]
-  if self.kept and not (program and program.hash == hash) then
+  local program = self.bring.programs[machine]
+  if self.bring.kept and not (program and program.hash == hash) then
     return nil, errors.new("protocol", "runner", "the program that was kept there has changed")
   end
   return { level = level, machine = machine }
@@ -387,7 +239,7 @@ end
 -- The first link. A program that was kept over there and does not work is sent anew, once.
 ---@async
 local function begin(self)
-  local process, rest = bring(self, "serve", runner_link.HELLO_TIMEOUT)
+  local process, rest = self.bring:live("serve", runner_link.HELLO_TIMEOUT)
   local facts, err
   if process then
     facts, err = facts_of(self, rest)
@@ -396,8 +248,8 @@ local function begin(self)
     end
     task.shield(process.kill, process)
   end
-  if self.kept and not self.anew then
-    self.anew = true
+  if self.bring.kept and not self.bring.anew then
+    self.bring.anew = true
     return begin(self)
   end
   return nil, err or rest
@@ -412,20 +264,22 @@ end
 ---@return farcall.Error? err
 ---@nodiscard
 function runner_link.open(env, options, mux, on_lost)
-  local self = setmetatable({
-    env = env, options = options, mux = mux, on_lost = on_lost, word = hex(8), token = hex(32),
-    form = "c",
-  }, Link)
-  local err
-  self.programs, err = programs_of(options.dir)
-  if not self.programs then
+  local bring, err = bringer.new(env, {
+    dir = options.dir, forms = options.forms, here = options.here,
+    patience = ("%d:%d"):format(options.grace * 1000, runner_link.ASK_EVERY * LEASE * 1000),
+  })
+  if not bring then
     return nil, err
   end
+  local self = setmetatable({
+    env = env, options = options, mux = mux, on_lost = on_lost, bring = bring,
+    token = bringer.hex(32),
+  }, Link)
   local process, facts = begin(self)
   if not process then
     return nil, facts
   end
-  self.level, self.machine = facts.level, facts.machine
+  self.form, self.level, self.machine = bring.form, facts.level, facts.machine
   process:write(self.token .. "\n")
   self.holder = task.spawn(hold, self, process)
   return self

@@ -152,7 +152,7 @@ function stream.open(spec)
       .. " run there, has the program through which such a script calls")
   end
   local self = setmetatable({
-    name = "stream", spec = spec, execs = fresh and 1 or 0, runner = one.form,
+    name = "stream", spec = spec, one = one, execs = fresh and 1 or 0, runner = one.form,
   }, Session)
   local ok, ready, failure = pcall(prepare, self, one)
   if ok and ready then
@@ -170,6 +170,13 @@ end
 ---@return farcall.Error? err
 function Session:start()
   return uds.start(self.spec, self.dir)
+end
+
+---How calls travel since the link was lost, if not as before.
+---@return string?
+function Session:changed()
+  local why = self.one:by_turns()
+  return why and "stream: its link was lost, and is made of execs that end: " .. why
 end
 
 ---Removes what the run had there. Idempotent; after the script's process has been killed.

@@ -117,6 +117,26 @@ describe("backend podman", function()
     assert.is_nil(listed(ctx))
   end))
 
+  it("waits for one that somebody else is making", helper.task(function()
+    local ctx = context({ key = "making" })
+    local flag = helper.write(helper.scratch() .. "/flag", "")
+    -- What Podman says while the name is taken and the container is not there yet.
+    local program = helper.write(helper.scratch() .. "/podman", ([=[#!/bin/sh
+case $1-$(cat %q) in
+run-) echo "Error: the container name \"x\" is already in use by y" >&2; exit 125 ;;
+start-) echo gone > %q; echo 'Error: no container with name or ID "x" found: no such container' >&2
+  exit 125 ;;
+esac
+exec podman "$@"
+]=]):format(flag, flag))
+    assert.equal(0, os.execute("chmod 755 " .. program))
+    local env = assert(backend.open(options({ image = IMAGE, program = program }), ctx))
+    assert.equal("here\n", (run(env, "echo here")))
+    env:close()
+    assert.equal("gone\n", helper.read(flag))
+    assert.is_true(backend.reap(ctx.name, options(), ctx))
+  end))
+
   it("says what is not there, and leaves nothing", helper.task(function()
     local ctx = context()
     local env, err = backend.open(options({ image = "localhost/farcall-spec/none" }), ctx)

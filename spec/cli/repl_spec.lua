@@ -145,10 +145,10 @@ describe("farcall repl", function()
   end)
 
   it("ends at the first statement that could not be started when nobody types", function()
-    local got = piped("1\n2\n", "-b", "docker", "-o", "image=farcall-spec/no-such-image")
+    local got = piped("1\n2\n", "-b", "ssh", "-o", "host=no-such-host.invalid")
     assert.equal(125, got.code)
     assert.equal("", got.out)
-    assert.matches("no-such-image", got.err, 1, true)
+    assert.matches("no-such-host", got.err, 1, true)
     assert.equal(1, select(2, got.err:gsub("farcall: ", "")), got.err)
   end)
 

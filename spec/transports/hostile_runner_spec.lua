@@ -189,8 +189,12 @@ def answer(number, words):
     out(frame(number, RESET))
 hello()
 serve()]], "protocol" },
-  ["ends in the middle of a frame"] = {
-    after_hello("out(data(2, b'ok /tmp')[:11])\nos._exit(3)"), "lost" },
+  ["ends in the middle of a frame"] = { [[
+def answer(number, words):
+    out(data(number, b"ok /tmp")[:11])
+    os._exit(3)
+hello()
+serve()]], "lost" },
   -- Answers.
   ["answers with a line without end"] = { [[
 def answer(number, words):
