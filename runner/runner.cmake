@@ -14,13 +14,14 @@ file(MAKE_DIRECTORY ${RUNNER_DIR})
 set(RUNNER_PROGRAMS "")
 
 # runner_program(MACHINE COMPILER...)
+# The sizes of pages: the largest there are, and so no padding in the file up to the next one.
 function(runner_program machine)
   set(program ${RUNNER_DIR}/farcall-runner-${machine})
   add_custom_command(OUTPUT ${program}
     COMMAND ${ARGN} -std=c11 -D_GNU_SOURCE -Os -flto -Wall -Wextra -I${CMAKE_SOURCE_DIR}/core
-            -fno-pie -no-pie -fno-asynchronous-unwind-tables -fno-unwind-tables -ffunction-sections
-            -static -s -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,-z,norelro
-            -Wl,-z,common-page-size=16 -o ${program} ${RUNNER_SOURCES}
+            -fno-pie -no-pie -fno-asynchronous-unwind-tables -fno-unwind-tables -fomit-frame-pointer
+            -ffunction-sections -static -s -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,-z,norelro
+            -Wl,-z,max-page-size=65536 -Wl,-z,common-page-size=65536 -o ${program} ${RUNNER_SOURCES}
     DEPENDS ${RUNNER_SOURCES} ${RUNNER_HEADERS} VERBATIM)
   set(RUNNER_PROGRAMS ${RUNNER_PROGRAMS} ${program} PARENT_SCOPE)
 endfunction()

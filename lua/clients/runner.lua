@@ -261,12 +261,6 @@ function Runner:alive()
   return self.failure == nil
 end
 
----Why its link is made of execs that end, if it is.
----@return string?
-function Runner:by_turns()
-  return self.link.turns
-end
-
 ---Whether anything has come from it since its hello: then it hears.
 ---@return boolean
 function Runner:has_answered()
@@ -277,6 +271,12 @@ end
 ---@param err farcall.Error why
 function Runner:abandon(err)
   give_up(self, err)
+end
+
+---Why its link is made of execs that end, if it is.
+---@return string?
+function Runner:by_turns()
+  return self.link.turns
 end
 
 ---Ends it, and with it all that it started. Returns when the exec that it lives in has ended, or

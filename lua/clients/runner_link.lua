@@ -15,8 +15,8 @@ local PIECE = 262144
 runner_link.HELLO_TIMEOUT = 30
 -- Seconds that a runner takes to end its trees and itself.
 local FAREWELL = 15
--- Seconds that are left at the end for a new link that may be on its way.
-local LAST_CHANCE = 1
+-- Seconds that are left at the end for a last turn, and for a new link that may be on its way.
+local LAST_TURN, LAST_CHANCE = 5, 1
 -- Seconds that the status of an exec is waited for whose output has ended.
 local LAST_STATUS = 2
 -- Seconds between two tries to get a new link.
@@ -196,8 +196,8 @@ function Link:last_words()
   self.closed = true
   local holder = self.holder
   if not holder:done() then
-    local told = self.process or self.turns
-    task.timeout(told and FAREWELL or LAST_CHANCE, holder.join, holder)
+    local seconds = self.turns and LAST_TURN or self.process and FAREWELL or LAST_CHANCE
+    task.timeout(seconds, holder.join, holder)
   end
   if not holder:done() and not self.process then
     local err = errors.new("lost", "runner", "the engine ended before there was a new link")
