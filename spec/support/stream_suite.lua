@@ -132,6 +132,10 @@ function stream_suite.all(place)
       assert.equal("False\n", is_runner({ env = { PYTHONHASHSEED = "1" } }))
       assert.equal("False\n", is_runner({ filename = "os.py" }))
       assert.equal("True\n", is_runner({ filename = "other.py" }))
+      -- Names of what else is there are not the script's.
+      for _, name in ipairs({ "token", "socket", "ask" }) do
+        assert.equal("True\n", is_runner({ filename = name }))
+      end
     end)
     stream_suite.through("c", place, function(run)
       assert.equal("False\n", run({ script = IS_RUNNER, language = "python" }).output)
