@@ -4,8 +4,8 @@
 
 local base64 = require("farcall.core.base64")
 local errors = require("farcall.errors")
+local hex = require("farcall.hex")
 local oneshot = require("farcall.oneshot")
-local system = require("farcall.core.system")
 local task = require("farcall.task")
 
 local far_stdin = {}
@@ -95,9 +95,7 @@ printf %s "$3" | base64 -d > "$q/new" && mv "$q/new" "$q/$2" && echo r 1<> "$q/b
 ]=]
 
 local function new_name()
-  return "farcall-in-" .. (system.random(8):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end))
+  return "farcall-in-" .. hex.random(8)
 end
 
 ---Whether standard input must take this way.

@@ -4,6 +4,7 @@
 -- alone may be somebody else's by then.
 
 local fs = require("farcall.core.fs")
+local hex = require("farcall.hex")
 local sha256 = require("farcall.core.sha256")
 local system = require("farcall.core.system")
 
@@ -47,9 +48,7 @@ end
 function identity.new()
   local machine, boot, namespace = place()
   local pid = system.pid()
-  local tail = system.random(2):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end)
+  local tail = hex.random(2)
   return table.concat({ machine, boot, namespace, ("%d"):format(pid),
     identity.start_of(pid) or "0", tail }, "-")
 end

@@ -6,6 +6,7 @@
 -- sync = "call". Reading needs no task, and neither do opening and appending unless sync = "call".
 
 local errors = require("farcall.errors")
+local hex = require("farcall.hex")
 local identity = require("farcall.identity")
 local runs = require("farcall.runs")
 local task = require("farcall.task")
@@ -36,9 +37,7 @@ Journal.__index = Journal
 function journal.new_id(now, random)
   now = now or system.time()
   local ms = math.floor(now % 1 * 1000)
-  local tail = (random or system.random(5)):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end)
+  local tail = hex.encode(random or system.random(5))
   return os.date("!%Y%m%d-%H%M%S", math.floor(now)) .. ("-%03d-%s"):format(ms, tail)
 end
 

@@ -7,7 +7,7 @@
 -- run. What comes between runs, from threads and processes that a run has left, is dropped.
 
 local errors = require("farcall.errors")
-local system = require("farcall.core.system")
+local hex = require("farcall.hex")
 local task = require("farcall.task")
 
 local kernel = {}
@@ -19,12 +19,6 @@ local INTERRUPT_GRACE, CLOSE_GRACE = 1, 0.5
 local MAX_EARLY = 16384
 -- Longer than any mark: what could be the beginning of one is held back.
 local MAX_MARK = 64
-
-local function hex(count)
-  return (system.random(count):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end))
-end
 
 ---One stream of one run. State: nil before the first mark, "in" between them, "done" behind.
 local function splitter(nonce)
@@ -191,7 +185,7 @@ function kernel.start(spec, open)
   for _, file in ipairs(spec.files) do
     self.files[file.name] = file.text
   end
-  spec.token, spec.stdin = hex(32), "pipe"
+  spec.token, spec.stdin = hex.random(32), "pipe"
   spec.on_request = function(request, respond)
     local turn = self.current
     if not turn then
@@ -263,7 +257,7 @@ end
 ---@param on_request function as for farcall.transports.uds
 ---@return farcall.kernel.Turn
 function Kernel:turn(job, token, on_request)
-  local nonce = hex(16)
+  local nonce = hex.random(16)
   local turn = setmetatable({
     kernel = self, token = token, on_request = on_request, over = task.event(),
     request = request_of(self, job, nonce, token),
@@ -390,7 +384,7 @@ function Turn:close()
   local own = self.kernel
   if own.current == self then
     own.current = nil
-    own.session.server.token = hex(32)
+    own.session.server.token = hex.random(32)
   end
 end
 

@@ -5,6 +5,7 @@
 
 local atomicfile = require("farcall.core.atomicfile")
 local fs = require("farcall.core.fs")
+local hex = require("farcall.hex")
 local identity = require("farcall.identity")
 local system = require("farcall.core.system")
 
@@ -17,9 +18,7 @@ local UNMARKED_SECONDS = 86400
 local KINDS = { run = true, work = true, sandbox = true }
 
 local function random_name(kind)
-  return kind .. "-" .. system.random(5):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end)
+  return kind .. "-" .. hex.random(5)
 end
 
 ---A fresh directory RUNTIME_DIR/KIND-XXXXXXXXXX that only this user can enter.

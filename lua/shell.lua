@@ -8,8 +8,8 @@
 -- can forge it.
 
 local errors = require("farcall.errors")
+local hex = require("farcall.hex")
 local quoting = require("farcall.quoting")
-local system = require("farcall.core.system")
 local task = require("farcall.task")
 
 local MAX_OUTPUT = 16 * 1024 * 1024
@@ -59,12 +59,6 @@ local function ensure(self)
   -- The marks go to copies of the streams, so that a command may redirect the shell's own.
   self.process = process
   return send(self, process, "exec 8>&1 9>&2\n")
-end
-
-local function mark()
-  return (system.random(16):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end))
 end
 
 ---Collects one stream of one command: everything up to the mark, of which at most max bytes are
@@ -145,7 +139,7 @@ local function perform(self, spec)
     return nil, err
   end
   local process = self.process
-  local word = mark()
+  local word = hex.random(16)
   local max = spec.max_output or MAX_OUTPUT
   local streams = { out = collector(word, max), err = collector(word, max) }
   -- `command eval` keeps a syntax error from ending the shell; the command's own standard input is

@@ -7,8 +7,8 @@
 -- What empties its environment is not found: the security page says so.
 
 local errors = require("farcall.errors")
+local hex = require("farcall.hex")
 local oneshot = require("farcall.oneshot")
-local system = require("farcall.core.system")
 
 local supervision = {}
 
@@ -170,11 +170,20 @@ echo "$count"
 -- Seconds that the oneshot which kills may take beyond the grace.
 local KILL_PATIENCE = 30
 
+---Where a run's directory may be: the usual places, then where commands start.
+---@param env farcall.Env
+---@return string[] places
+function supervision.places(env)
+  local places = { unpack(supervision.BASES) }
+  if env.cwd and env.cwd:sub(1, 1) == "/" then
+    places[#places + 1] = env.cwd
+  end
+  return places
+end
+
 ---@return string mark 32 hexadecimal digits
 function supervision.new_mark()
-  return (system.random(16):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end))
+  return hex.random(16)
 end
 
 ---@class farcall.supervision.Spec

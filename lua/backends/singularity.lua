@@ -8,6 +8,7 @@ local command = require("farcall.clients.command")
 local command_service = require("farcall.clients.command_service")
 local errors = require("farcall.errors")
 local fs = require("farcall.core.fs")
+local hex = require("farcall.hex")
 local system = require("farcall.core.system")
 
 local INSTALL = "install Apptainer or singularity-ce, or set the option program to where it is"
@@ -115,15 +116,13 @@ end
 
 -- Labels travel as a variable of the instance, in words that no layer in between can mistake.
 local function encoded(labels)
-  return (cjson.encode(labels or {}):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end))
+  return hex.encode(cjson.encode(labels or {}))
 end
 
 local function labels_of(entry)
   local environ = fs.read(("/proc/%d/environ"):format(entry.pid), MAX_ENVIRON)
-  local hex = environ and environ:match('"FARCALL_LABELS":"(%x+)"')
-  local text = hex and hex:gsub("%x%x", function(digits)
+  local coded = environ and environ:match('"FARCALL_LABELS":"(%x+)"')
+  local text = coded and coded:gsub("%x%x", function(digits)
     return string.char(tonumber(digits, 16))
   end)
   return text and cjson.decode(text) or nil

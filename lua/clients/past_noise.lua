@@ -3,7 +3,7 @@
 -- ~/.bashrc, which bash reads for every command of sshd. A mark on both streams tells where the
 -- command's own output begins.
 
-local system = require("farcall.core.system")
+local hex = require("farcall.hex")
 
 local past_noise = {}
 
@@ -86,9 +86,7 @@ end
 
 ---@return farcall.NoiseMark
 function past_noise.new()
-  local text = system.random(16):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end)
+  local text = hex.random(16)
   local say = ("printf %%s%%s %s %s"):format(text:sub(1, 16), text:sub(17))
   local self = setmetatable({ text = text, prefix = say .. "; " .. say .. " >&2; " }, Mark)
   self.overhead = #self.prefix

@@ -5,9 +5,9 @@
 local errors = require("farcall.errors")
 local far = require("farcall.clients.runner_sh")
 local fs = require("farcall.core.fs")
+local hex = require("farcall.hex")
 local places = require("farcall.places")
 local sha256 = require("farcall.core.sha256")
-local system = require("farcall.core.system")
 local task = require("farcall.task")
 
 local runner_bring = {}
@@ -34,14 +34,6 @@ runner_bring.REFUSED = "REFUSED"
 ---@field private held string bytes behind the hello
 local Bring = {}
 Bring.__index = Bring
-
----@param count integer bytes
----@return string digits
-function runner_bring.hex(count)
-  return (system.random(count):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end))
-end
 
 ---The programs that can be sent: of the directory, read once.
 ---@type table<string, table<string, {text: string, hash: string}>>
@@ -221,7 +213,7 @@ end
 ---@return farcall.Process?
 ---@return string|farcall.Error rest of its hello
 function Bring:live(verb, seconds, first)
-  local mark = runner_bring.hex(16)
+  local mark = hex.random(16)
   local forms = table.concat(self.options.forms, " ")
   local spec = { argv = words_of(self, verb, mark, forms), stdin = "pipe" }
   return start(self, spec, mark, seconds, function(process, name)
@@ -242,7 +234,7 @@ end
 ---@return farcall.Process?
 ---@return string|farcall.Error rest of its hello
 function Bring:turn(seconds, bytes)
-  local mark, form = runner_bring.hex(16), self.form
+  local mark, form = hex.random(16), self.form
   -- The Python program is not kept anywhere.
   local program = form == "python" and not self.options.here and self.programs.python.text or ""
   local spec = { argv = words_of(self, "attach", mark, form), stdin = program .. bytes }
@@ -263,7 +255,7 @@ function runner_bring.new(env, options)
     return nil, err
   end
   return setmetatable({
-    env = env, options = options, programs = programs, word = runner_bring.hex(8), form = "c",
+    env = env, options = options, programs = programs, word = hex.random(8), form = "c",
     held = "", said = "", kept = false,
   }, Bring)
 end

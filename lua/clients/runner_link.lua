@@ -5,6 +5,7 @@
 
 local bringer = require("farcall.clients.runner_bring")
 local errors = require("farcall.errors")
+local hex = require("farcall.hex")
 local task = require("farcall.task")
 local turns = require("farcall.clients.runner_turns")
 
@@ -273,7 +274,7 @@ function runner_link.open(env, options, mux, on_lost)
   end
   local self = setmetatable({
     env = env, options = options, mux = mux, on_lost = on_lost, bring = bring,
-    token = bringer.hex(32),
+    token = hex.random(32),
   }, Link)
   local process, facts = begin(self)
   if not process then

@@ -6,15 +6,16 @@
 -- A request stays where it is until a later exec says that it has arrived, and its ID is known here
 -- from then on: whatever is lost or repeated, it is handed up once.
 
+local answer = require("farcall.transports.file_answer")
 local base64 = require("farcall.core.base64")
 local errors = require("farcall.errors")
 local far = require("farcall.transports.file_sh")
 local guarded = require("farcall.guarded")
+local hex = require("farcall.hex")
 local json = require("farcall.core.json")
 local lacking = require("farcall.transports.lacking")
-local oneshot = require("farcall.oneshot")
+local place = require("farcall.transports.file_place")
 local supervision = require("farcall.supervision")
-local system = require("farcall.core.system")
 local task = require("farcall.task")
 local wire = require("farcall.transports.wire")
 
@@ -25,7 +26,6 @@ file.LEASE = 45
 
 -- The far side ends the script by itself so many seconds later than the engine.
 local BACKSTOP = 5
-local FURNISH_TIMEOUT = 60
 -- An exec that collects returns after 20 s at the latest; one that says nothing for longer is given
 -- up.
 file.SILENCE = 40
@@ -44,16 +44,15 @@ local MAX_IDLE, EARLY, MAX_REST = 3, 5, 1
 local MAX_SEEN = 1000000
 -- Bytes of requests without a reply, beyond which nothing more is fetched.
 local MAX_LOAD = 4 * wire.MAX_REQUEST
--- A header is a mark and a file's name.
-local MAX_HEADER = 512
--- Beyond the files themselves, room that the directory must have.
-local ROOM = 65536
 -- For so long, of what an exec costs, a cycle is put off when the reply to a call may be at hand.
 local HOLD_SHARE, HOLD_MIN, HOLD_MAX = 0.5, 0.002, 0.025
 -- Replies that are ready soon after each other travel together.
 local GATHER = 0.002
 
 ---@class farcall.file.Session
+---@field dir string the run's directory
+---@field private look string how the far side waits: see file_place.lua
+---@field private interpreter? string of those of the stub, the first that is there
 ---@field private turn integer of the latest cycle
 ---@field private seen table<number, true> IDs that have been handed up, for the whole run
 ---@field private arrived table<string, true> names of request files that the far side may empty
@@ -69,77 +68,6 @@ local GATHER = 0.002
 ---@field failure? farcall.Error why the run had to end
 local Session = {}
 Session.__index = Session
-
-local function hex(bytes)
-  return (system.random(bytes):gsub(".", function(char)
-    return ("%02x"):format(char:byte())
-  end))
-end
-
-local function said_lines(mark, text)
-  return text:gmatch("\n" .. mark .. " ([^\n]*)\n")
-end
-
--- Where a run's directory may be: the usual places, then where commands start.
-local function places_of(env)
-  local places = {}
-  for _, place in ipairs(supervision.BASES) do
-    places[#places + 1] = place
-  end
-  if env.cwd and env.cwd:sub(1, 1) == "/" then
-    places[#places + 1] = env.cwd
-  end
-  return places
-end
-
----Makes the directory over there.
----@async
-local function furnish(self, spec)
-  local places, size, contents = places_of(self.env), 0, {}
-  local name, mark = "farcall-run-" .. hex(8), hex(16)
-  local listed = {}
-  for i, entry in ipairs(spec.files) do
-    contents[i] = entry.text
-    size = size + #entry.text
-    listed[#listed + 1] = entry.name
-    listed[#listed + 1] = ("%d"):format(#entry.text)
-  end
-  local argv = { "sh", "-c", far.FURNISH, "sh", mark, name, ("%d"):format(size + ROOM) }
-  for _, list in ipairs({ places, spec.interpreter }) do
-    argv[#argv + 1] = ("%d"):format(#list)
-    for _, word in ipairs(list) do
-      argv[#argv + 1] = word
-    end
-  end
-  for _, word in ipairs(listed) do
-    argv[#argv + 1] = word
-  end
-  local op = "directory of the run"
-  local result, err = oneshot.run(self.env.bare, {
-    argv = argv, stdin = table.concat(contents), timeout = FURNISH_TIMEOUT,
-  })
-  if not result then
-    return nil, err
-  end
-  if result.timed_out then
-    return nil, errors.new("timeout", op, ("not made within %d s"):format(FURNISH_TIMEOUT))
-  end
-  for said in said_lines(mark, result.stdout) do
-    local place, interpreter, fifo, look = said:match("^made (%d+) (%d+) ([01]) ([%d.]+)$")
-    if place and places[tonumber(place)] then
-      self.dir = places[tonumber(place)] .. "/" .. name
-      self.look = fifo == "1" and "fifo" or look == "1" and "1" or "0.03"
-      self.interpreter = spec.interpreter[tonumber(interpreter)]
-      return true
-    elseif said == "none" then
-      return nil, lacking.place(places, size + ROOM)
-    elseif said == "short" then
-      return nil, errors.new("lost", op, "its files did not arrive as a whole")
-    end
-  end
-  return nil, oneshot.failure(result, op)
-    or errors.new("protocol", op, "its sh did not do what it was told")
-end
 
 ---@class farcall.transport.Spec
 ---@field env farcall.Env
@@ -175,10 +103,11 @@ function file.open(spec)
   for _, entry in ipairs(spec.files) do
     files[#files + 1] = entry
   end
-  local made, err = furnish(self, { files = files, interpreter = spec.interpreter })
+  local made, err = place.make(env, files, spec.interpreter)
   if not made then
     return nil, err
   end
+  self.dir, self.look, self.interpreter = made.dir, made.look, made.interpreter
   if not self.interpreter then
     self:close()
     return nil, lacking.interpreter(spec.interpreter)
@@ -291,63 +220,6 @@ local function accept(self, brought)
     give_up(self, errors.new("protocol", "file transport",
       "the far side's directory holds requests that are none"))
   end
-end
-
----Takes what one cycle says, as it comes.
-local function new_reader(mark)
-  local pending, brought, current = "", {}, nil
-  local self = { brought = brought, failed = {} }
-  local header = "\n" .. mark .. " "
-  local parts = {}
-
-  local function say(line)
-    local verb, rest = line:match("^(%l+) ?(.*)$")
-    if current then
-      current.text = table.concat(parts)
-      brought[#brought + 1] = current
-      current, parts = nil, {}
-    end
-    if verb == "request" then
-      -- No exec brings more: what says so has read its mark and put it into a request.
-      current = #brought < far.MOST and { name = rest } or nil
-    elseif verb == "fail" then
-      self.failed[tonumber(rest) or 0] = true
-    elseif verb == "put" or verb == "end" or verb == "gone" then
-      self[verb] = true
-    elseif verb == "spoiled" then
-      self.spoiled = far.FILES[rest] or "files"
-    end
-  end
-
-  function self.feed(bytes)
-    pending = pending .. bytes
-    while true do
-      local from, to = pending:find(header, 1, true)
-      local stop = from and pending:find("\n", to + 1, true)
-      if not stop then
-        -- What could be the beginning of a header stays.
-        local safe = (from or #pending - #header + 1) - 1
-        if from and #pending - from > MAX_HEADER then
-          safe = to
-        end
-        if safe > 0 then
-          if current then
-            parts[#parts + 1] = pending:sub(1, safe)
-          end
-          pending = pending:sub(safe + 1)
-        end
-        return
-      end
-      if current then
-        parts[#parts + 1] = pending:sub(1, from - 1)
-      end
-      local line = pending:sub(to + 1, stop - 1)
-      pending = pending:sub(stop + 1)
-      say(line)
-    end
-  end
-
-  return self
 end
 
 -- The replies that one command can hold, and the rest; one that is too large goes alone, by stdin.
@@ -484,7 +356,7 @@ end
 
 ---@async
 local function perform(self, cycle, argv, stdin)
-  local reader = new_reader(cycle.mark)
+  local reader = answer.reader(cycle.mark)
   local process, err = self.env.bare:start({
     argv = argv, stdin = stdin or "null", env = { FARCALL_MARK = cycle.mark },
   })
@@ -542,7 +414,7 @@ local function cycle(self)
   end
   self.turn = self.turn + 1
   self.execs = self.execs + 1
-  local own = { mark = hex(16), began = task.now(), turn = self.turn, chosen = chosen }
+  local own = { mark = hex.random(16), began = task.now(), turn = self.turn, chosen = chosen }
   self.delivering, self.latest = own, own
   self.waiting[own] = true
   local argv, stdin = command(self, own.turn, own.mark, arrived, chosen, way)

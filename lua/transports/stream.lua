@@ -20,15 +20,6 @@ local MODE_PRIVATE = 384 -- 0600
 local Session = {}
 Session.__index = Session
 
--- The usual places, then where commands start.
-local function places_of(env)
-  local places = { unpack(supervision.BASES) }
-  if env.cwd and env.cwd:sub(1, 1) == "/" then
-    places[#places + 1] = env.cwd
-  end
-  return places
-end
-
 -- Carries out all of these at once; the first failure counts.
 ---@async
 local function all(bodies)
@@ -85,7 +76,7 @@ local FINAL = { lost = true, protocol = true }
 -- The run's directory with all that is in it, in the first place that takes that.
 ---@async
 local function settle(self, one, files)
-  local places = places_of(self.spec.env)
+  local places = supervision.places(self.spec.env)
   local left = { unpack(places) }
   while #left > 0 do
     local directory, err = one:directory(left)
