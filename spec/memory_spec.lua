@@ -1,15 +1,12 @@
 -- SPDX-License-Identifier: MIT
 -- What an engine needs while a script says much: the same, however much it is. As root.
-local build = require("spec.support.build")
 local cli = require("spec.support.cli")
 local docker = require("spec.support.docker")
 local helper = require("spec.helper")
 local task = require("farcall.task")
 
 local SSH = (os.getenv("FARCALL_TESTBED") or "/var/tmp/farcall-testbed") .. "/ssh/"
-local SANITIZERS = helper.read(build.dir .. "/CMakeCache.txt"):match("\nSANITIZE:[^=]*=(%S+)")
--- A sanitizer has memory of its own beside each piece.
-local MOST_KB = SANITIZERS and 200 * 1024 or 30 * 1024
+local MOST_KB = 30 * 1024
 local BYTES = 128 * 1024 * 1024 -- to each stream, at the same time
 
 local SCRIPT = ("head -c %d /dev/zero >&2 & head -c %d /dev/zero; wait"):format(BYTES, BYTES)

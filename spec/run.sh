@@ -36,19 +36,20 @@ if [ $# -gt 0 ]; then
   specs "$@" || status=1
 else
   # The contract asks services, not our C: under a sanitizer, which slows it down, it tells no more.
+  # What memory the engine takes there is the sanitizer's.
   if [ "$build" != build-asan ]; then
     group contract-docker spec/backends/contract/docker_spec.lua
     group contract-ssh spec/backends/contract/ssh_spec.lua
     # shellcheck disable=SC2046 # names of files, without spaces
     group contract $(find spec/backends/contract -name '*_spec.lua' ! -name docker_spec.lua \
-      ! -name ssh_spec.lua)
+      ! -name ssh_spec.lua) spec/memory_spec.lua
   fi
   # shellcheck disable=SC2046 # names of files, without spaces
   group services $(find spec/backends -maxdepth 1 -name '*_spec.lua') spec/clients spec/faults \
     spec/clean_up_spec.lua spec/environments_docker_spec.lua spec/embed_spec.lua
   # shellcheck disable=SC2046
   specs $(find spec -maxdepth 1 -name '*_spec.lua' ! -name clean_up_spec.lua \
-    ! -name environments_docker_spec.lua ! -name embed_spec.lua | sort) \
+    ! -name environments_docker_spec.lua ! -name embed_spec.lua ! -name memory_spec.lua | sort) \
     $(find spec -mindepth 1 -maxdepth 1 -type d ! -name backends ! -name clients ! -name faults |
       sort) || status=1
   if [ "$(id -u)" -eq 0 ]; then
