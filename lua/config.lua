@@ -19,7 +19,8 @@ local config = {}
 
 local DEFAULT_LIMITS = {
   timeout = 300, max_calls = 50, parallel_calls = 16, stdout_bytes = 50000, stderr_bytes = 10000,
-  spill_bytes = 5000000, sessions = 16, session_idle = 1800, journal_days = 90,
+  spill_bytes = 5000000, sessions = 16, session_idle = 1800, idle_environments = 16,
+  journal_days = 90,
 }
 
 ---The variables that count, in the order of the help. Any other that begins with FARCALL_ is an

@@ -28,6 +28,7 @@ config_words.LIMITS = {
   spill_bytes = { "bytes of output kept in a file", 0 },
   sessions = { "interpreters that wait for their session's next run", 1 },
   session_idle = { "seconds after which one that waits is ended", 1, LONGEST },
+  idle_environments = { "environments kept open for the next run", 0 },
   journal_days = { "days after which the journal of a run is removed; 0: never", 0 },
 }
 

@@ -82,13 +82,9 @@ function engine.new(cfg)
     environments = environments.new({
       environ = cfg.environ, passthrough = cfg.passthrough, runtime_dir = cfg.runtime_dir,
       supervisor = cfg.supervisor, log = cfg.log,
-    }, cfg.state_dir, { dir = cfg.runner_dir, forms = cfg.runner_forms, log = cfg.log }),
+    }, cfg.state_dir, { dir = cfg.runner_dir, forms = cfg.runner_forms, log = cfg.log },
+      cfg.limits.idle_environments),
   }, engine)
-end
-
----@async
-local function open_environment(self, where)
-  return self.environments:get(where)
 end
 
 local TRANSPORTS = { uds = true, stream = true, file = true }
@@ -222,7 +218,14 @@ local function find_environment(self, run)
   if (run.job.pool or 1) > 1 then
     run.seat = self.pools:take(run.where, run.job.pool)
   end
-  local env, err = open_environment(self, run.where)
+  local env, err
+  if run.job.session then
+    -- Its interpreter lives there between runs.
+    env, err = self.environments:get(run.where)
+  else
+    run.loan, err = self.environments:lend(run.where)
+    env = run.loan and run.loan.env
+  end
   self.troubles[name] = err and tostring(err) or nil
   if not env and run.seat then
     run.seat:failed()
@@ -241,6 +244,9 @@ local function unsettle(self, run)
   end
   if run.claim then
     run.claim:release()
+  end
+  if run.loan then
+    run.loan.over()
   end
 end
 
@@ -381,7 +387,7 @@ function engine:environment(backend, options)
   if not where then
     return nil, err
   end
-  return open_environment(self, where)
+  return self.environments:get(where)
 end
 
 ---What engines have left behind, here and in environments, and how it is removed.

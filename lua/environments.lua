@@ -19,11 +19,27 @@ local task = require("farcall.task")
 ---@class farcall.Environments
 ---@field engine string this engine's identity
 ---@field records? farcall.Records
----@field private open_ table<string, table> options -> slot
----@field private slots table<table, true> all that are not given back yet
+---@field private open_ table<string, farcall.environments.Slot> by fingerprint
+---@field private slots table<farcall.environments.Slot, true> all that are not given back yet
 ---@field private uses table<string, integer> slots of a shared environment, by its name
+---@field private max_idle integer
+---@field private clock integer counts loans that have ended
 local environments = {}
 environments.__index = environments
+
+---@class farcall.environments.Slot
+---@field ready table event: the environment, or why there is none
+---@field waiting integer tasks that wait for that
+---@field loans integer
+---@field pinned? true it stays open until all go
+---@field used integer when its last loan has ended
+---@field env? farcall.Env
+---@field record? farcall.EnvironmentRecord
+---@field gone? table event: it has been given back; there from when that begins
+
+---@class farcall.environments.Loan
+---@field env farcall.Env
+---@field over fun() it is not needed any more; idempotent
 
 ---@class farcall.Place a backend with the options that count, as catalog:backend gives it
 ---@field name string of the configuration, or of the backend itself
@@ -38,11 +54,12 @@ local UNCERTAIN = { lost = true, timeout = true, cancelled = true, protocol = tr
 ---@param ctx table what a backend's open() is handed: environ, supervisor, log
 ---@param state_dir? string where records are kept; none are without it
 ---@param runners? farcall.resident.Options none are brought without it
+---@param max_idle? integer environments that stay open although nobody has them; all without it
 ---@return farcall.Environments
-function environments.new(ctx, state_dir, runners)
+function environments.new(ctx, state_dir, runners, max_idle)
   return setmetatable({
     open_ = {}, slots = {}, uses = {}, ctx = ctx, engine = identity.new(), runners = runners,
-    records = state_dir and records.new(state_dir),
+    records = state_dir and records.new(state_dir), max_idle = max_idle or math.huge, clock = 0,
   }, environments)
 end
 
@@ -244,9 +261,15 @@ end
 -- Gives back one environment: its backend removes it if it is private, and lets go of it otherwise.
 ---@async
 local function give_back(self, slot)
+  if slot.gone then
+    slot.gone.wait()
+    return
+  end
+  slot.gone = task.event()
   local ok, closed, err = pcall(slot.env.close, slot.env)
   local record = slot.record
   self.slots[slot] = nil
+  slot.gone.set()
   if record and record.kind == "keyed" then
     release(self, record)
   elseif record and (record.kind == "visited" or ok and not (closed == nil and err)) then
@@ -262,7 +285,7 @@ end
 
 -- Opens it in a task of its own: it is for all who ask, and whoever came first may give up.
 local function begin(self, key, where)
-  local slot = { ready = task.event(), waiting = 0 }
+  local slot = { ready = task.event(), waiting = 0, loans = 0, used = 0 }
   self.open_[key], self.slots[slot] = slot, true
   slot.opener = task.spawn(function()
     local ok, env, err = pcall(open, self, where, slot)
@@ -306,14 +329,11 @@ local function await(self, key, slot)
   return env, err
 end
 
----The environment of this place; opened once, however many ask at the same time, and opened once
----more when it turns out to be dead.
+-- Opened once, however many ask at the same time, and once more when it turns out to be dead.
 ---@async
----@param where farcall.Place
----@return farcall.Env?
+---@return farcall.environments.Slot? slot
 ---@return farcall.Error? err
----@nodiscard
-function environments:get(where)
+local function find(self, where)
   local key = environments.fingerprint(where)
   local slot = self.open_[key]
   while slot do
@@ -325,7 +345,7 @@ function environments:get(where)
       if slot.record and slot.record.kind == "keyed" then
         self.records:touch(slot.record.name)
       end
-      return env
+      return slot
     end
     if self.open_[key] == slot then
       self.open_[key] = nil
@@ -338,7 +358,71 @@ function environments:get(where)
   if self.closed then
     return nil, errors.new("unavailable", "environment", "the engine is closed")
   end
-  return await(self, key, begin(self, key, where))
+  slot = begin(self, key, where)
+  local env, err = await(self, key, slot)
+  return env and slot, err
+end
+
+---The environment of this place, which stays open until all are closed.
+---@async
+---@param where farcall.Place
+---@return farcall.Env?
+---@return farcall.Error? err
+---@nodiscard
+function environments:get(where)
+  local slot, err = find(self, where)
+  if not slot then
+    return nil, err
+  end
+  slot.pinned = true
+  return slot.env
+end
+
+-- The one that nobody has had for longest goes when there are too many of that kind.
+local function trim(self)
+  local idle, oldest = 0, nil
+  for key, slot in pairs(self.open_) do
+    if slot.env and slot.loans == 0 and slot.waiting == 0 and not slot.pinned then
+      idle = idle + 1
+      if not oldest or slot.used < self.open_[oldest].used then
+        oldest = key
+      end
+    end
+  end
+  if idle > self.max_idle then
+    local slot = self.open_[oldest]
+    self.open_[oldest] = nil
+    task.spawn(function()
+      local ok, failure = pcall(give_back, self, slot)
+      if not ok then
+        log(self, "warning", "an environment that nobody had could not be closed: "
+          .. tostring(failure))
+      end
+    end)
+  end
+end
+
+---The environment of this place for some time. Afterwards it waits for the next one who asks, as
+---long as not too many do.
+---@async
+---@param where farcall.Place
+---@return farcall.environments.Loan?
+---@return farcall.Error? err
+---@nodiscard
+function environments:lend(where)
+  local slot, err = find(self, where)
+  if not slot then
+    return nil, err
+  end
+  slot.loans = slot.loans + 1
+  local loan = { env = slot.env }
+  function loan.over()
+    loan.over = function() end
+    slot.loans, self.clock = slot.loans - 1, self.clock + 1
+    slot.used = self.clock
+    trim(self)
+  end
+  return loan
 end
 
 ---Gives back all of them, all at once. Idempotent.

@@ -2,6 +2,7 @@
 -- Whose environments are, with a service that is a directory: spec/fixtures/backends/dirbox.lua.
 
 local catalog = require("farcall.catalog")
+local engine = require("farcall.engine")
 local engines = require("spec.support.engines")
 local environments = require("farcall.environments")
 local errors = require("farcall.errors")
@@ -17,13 +18,13 @@ local FIXTURES = system.cwd() .. "/spec/fixtures/backends"
 local root, cfg, lines, all
 
 -- A set of environments, as an engine has one.
-local function new_set()
+local function new_set(max_idle)
   local set = environments.new({
     environ = cfg.environ, passthrough = {}, runtime_dir = cfg.runtime_dir,
     supervisor = cfg.supervisor, log = function(level, text)
       lines[#lines + 1] = level .. ": " .. text
     end,
-  }, cfg.state_dir)
+  }, cfg.state_dir, nil, max_idle)
   all[#all + 1] = set
   return set
 end
@@ -227,6 +228,74 @@ describe("environments", function()
     assert.equal(2, opens())
     assert.same({ again[1].name }, boxes())
     assert.same({ again[1].name }, recorded())
+  end))
+
+  it("that nobody has stay open, so many of them: the longest unused goes first", tasks(function()
+    local set = new_set(2)
+    local loans, names = {}, {}
+    for i, image in ipairs({ "a", "b", "c", "d" }) do
+      loans[i] = assert(set:lend(place({ image = image })))
+      names[image] = loans[i].env.name
+    end
+    assert.equal(4, #boxes())
+    for _, i in ipairs({ 2, 1, 4 }) do
+      loans[i].over()
+      loans[i].over()
+    end
+    -- c is on loan, and b is what nobody has had for longest.
+    local left = { names.a, names.c, names.d }
+    table.sort(left)
+    assert.is_truthy(helper.eventually(function()
+      return #boxes() == 3
+    end))
+    assert.same(left, boxes())
+    assert.same(left, recorded())
+    assert.equal(names.a, assert(set:lend(place({ image = "a" }))).env.name)
+    local again = assert(set:lend(place({ image = "b" }))).env.name
+    assert.not_equal(names.b, again)
+    assert.same({}, lines)
+  end))
+
+  it("that were asked for without an end stay, lent or not", tasks(function()
+    local set = new_set(0)
+    local env = assert(set:get(place()))
+    local loan = assert(set:lend(place()))
+    assert.equal(env, loan.env)
+    loan.over()
+    task.sleep(0.05)
+    assert.equal(1, #boxes())
+    -- One that nobody may keep goes at once, and its set waits for that.
+    assert(set:lend(place({ image = "x", slow = 0.05 }))).over()
+    set:close()
+    assert.same({}, boxes())
+    assert.same({}, recorded())
+  end))
+
+  it("that nobody had and that cannot be removed are told of", tasks(function()
+    local set = new_set(0)
+    assert(set:lend(place({ stuck = true }))).over()
+    assert.is_truthy(helper.eventually(function()
+      return #lines > 0
+    end))
+    assert.matches("may be left", lines[1])
+    assert.equal(1, #recorded())
+  end))
+
+  it("of runs with options of their own each are not kept all", tasks(function()
+    cfg.limits.idle_environments = 1
+    local one = engine.new(cfg)
+    for _, image in ipairs({ "a", "b", "c" }) do
+      local result = assert(one:run({
+        script = "echo " .. image, language = "sh", backend = "box",
+        options = { root = root, image = image },
+      }))
+      assert.equal(image .. "\n", result.output)
+    end
+    assert.is_truthy(helper.eventually(function()
+      return #boxes() == 1
+    end))
+    one:close()
+    assert.same({}, boxes())
   end))
 
   it("are for all who ask: who came first may give up, and others still get it", tasks(function()
