@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Shared by the specs. After each test the process must hold the same descriptors, have no children
--- and stand in the same directory as before it (spec/support/leaks.lua).
+-- Shared by the specs. After each test the process must hold the same descriptors, have no new
+-- children and stand in the same directory as before it (spec/support/leaks.lua).
 
 local fs = require("farcall.core.fs")
 local system = require("farcall.core.system")
@@ -93,7 +93,7 @@ local function leaks(before)
     end
   end
   for _, pid in ipairs(helper.children()) do
-    leaked[#leaked + 1] = "child " .. pid
+    leaked[#leaked + 1] = not before.children[pid] and "child " .. pid or nil
   end
   if system.cwd() ~= before.cwd then
     leaked[#leaked + 1] = "working directory " .. system.cwd()
@@ -107,7 +107,10 @@ local before
 function helper.note_state()
   collectgarbage()
   collectgarbage()
-  before = { fds = helper.open_fds(), cwd = system.cwd() }
+  before = { fds = helper.open_fds(), cwd = system.cwd(), children = {} }
+  for _, pid in ipairs(helper.children()) do
+    before.children[pid] = true -- some other test's, which was told then
+  end
 end
 
 ---After each test: removes its scratch directories.
