@@ -90,9 +90,9 @@ local STUBBORN = [[
 import os, subprocess, time
 from farcall import echo
 echo(name="before")
+print(os.environ.get("FARCALL_RUN_DIR", ""), flush=True)
 subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM HUP INT; while :; do sleep 1212; done"])
 subprocess.Popen(["sleep", "2323"])
-print(os.environ.get("FARCALL_RUN_DIR", ""), flush=True)
 time.sleep(1000)
 ]]
 
