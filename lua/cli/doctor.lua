@@ -47,9 +47,9 @@ function doctor.run(args, ui)
     for _, found in ipairs(findings) do
       local status = ui:paint(COLORS[found.status], ("%-4s"):format(found.status))
       ui:out(("%s  %s %s\n"):format(status,
-        found.name .. (" "):rep(width - #found.name), found.message))
+        found.name .. (" "):rep(width - #found.name), ui.plain(found.message)))
       if found.hint then
-        ui:out((" "):rep(width + 7) .. found.hint .. "\n")
+        ui:out((" "):rep(width + 7) .. ui.plain(found.hint) .. "\n")
       end
     end
   end

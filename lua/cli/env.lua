@@ -49,7 +49,7 @@ end
 local function tell_problems(ui, list)
   for _, problem in ipairs(list) do
     ui:err(("%s %s: %s\n"):format(ui:paint("red", "farcall:"), problem.where,
-      tostring(problem.err)))
+      ui.plain(tostring(problem.err))))
   end
 end
 

@@ -83,11 +83,11 @@ function progress.report(ui, result)
   if result.transport then
     text = text .. ", by " .. result.transport
   end
-  ui:say(ui:paint("dim", text .. ", run " .. result.run_id))
+  ui:say(text .. ", run " .. result.run_id, "dim")
   -- That files would do is no news where nothing was expected to be quicker.
   if ui.verbose and result.transport == "file" and result.transport_reason then
-    ui:say(ui:paint("dim", "calls by files, because not by " .. result.transport_reason
-      :gsub("^uds: [^;]*; ", "")))
+    ui:say("calls by files, because not by " .. result.transport_reason:gsub("^uds: [^;]*; ", ""),
+      "dim")
   end
 end
 

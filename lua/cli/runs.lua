@@ -67,7 +67,7 @@ local function show(cfg, id, ui)
   local result = kept.result or {}
   ui:out(("run %s: %s\n"):format(id, tostring(result.status or "unfinished")))
   if result.error then
-    ui:out(result.error .. "\n")
+    ui:out(ui.plain(result.error) .. "\n")
   end
   local rows = {}
   for _, call in ipairs(result.calls or {}) do

@@ -67,7 +67,7 @@ function session.with_engine(args, ui, flags, body, interrupt)
     return session.fail(ui, err)
   end
   cfg.log = log.new(ui.quiet and "error" or ui.verbose and "debug" or "info", function(text)
-    ui:err("farcall: " .. text .. "\n")
+    ui:err("farcall: " .. ui.plain(text) .. "\n")
   end)
   return task.run(function()
     local engine = require("farcall.engine").new(cfg)

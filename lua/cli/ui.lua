@@ -5,6 +5,7 @@
 local json = require("farcall.core.json")
 local system = require("farcall.core.system")
 local task = require("farcall.task")
+local cleaning = require("farcall.core.text")
 
 local ui = {}
 
@@ -154,10 +155,21 @@ function Ui.err(_, text)
   return system.write(STDERR, text)
 end
 
+---Words for a terminal that only shows them: what an environment has said may stand in them.
+---@param text string
+---@return string
+function Ui.plain(text)
+  local clean = assert(cleaning.clean(text, { secrets = false }))
+  return (clean:gsub("[%z\1-\8\11-\31\127]", ""))
+end
+
 ---A remark for a human: not with -q.
-function Ui:say(text)
+---@param text string
+---@param color? string
+function Ui:say(text, color)
   if not self.quiet then
-    self:err(text .. "\n")
+    text = Ui.plain(text)
+    self:err((color and self:paint(color, text) or text) .. "\n")
   end
 end
 
@@ -170,7 +182,7 @@ end
 
 ---An error, and what to do about it.
 function Ui:fail(err)
-  self:err(("%s %s\n"):format(self:paint("red", "farcall:"), tostring(err)))
+  self:err(("%s %s\n"):format(self:paint("red", "farcall:"), Ui.plain(tostring(err))))
 end
 
 ---Rows of strings in columns.

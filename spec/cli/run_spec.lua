@@ -33,6 +33,28 @@ local function with_word(word)
 end
 
 describe("farcall run", function()
+  it("shows what an environment has said without what a terminal would obey", function()
+    local home = cli.home()
+    home:write("work/backends/rude.lua", [[
+return {
+  name = "rude", summary = "refuses", api = 1, options = {}, caps = {},
+  open = function()
+    return nil, require("farcall.errors").new("unavailable", "rude",
+      "a\27]0;title\7b\27[2J\27[31mc\8\r\194\155Ad\nline", { hint = "do\27[5m it" })
+  end,
+}]])
+    home:write("work/conf.lua", 'backend_path { "backends" }')
+    for _, words in ipairs({ { "run", "-c", "pass" }, { "exec", "--", "true" }, { "doctor" } }) do
+      table.insert(words, 2, "--config=conf.lua")
+      table.insert(words, 3, "--backend=rude")
+      local got = home:run(words)
+      local told = got.out .. got.err
+      assert.equal(125, got.code, told)
+      assert.is_truthy(told:find("abcd\nline", 1, true), told)
+      assert.is_nil(told:find("[%z\1-\8\11-\31\127]"))
+    end
+  end)
+
   it("takes a file, standard input or a text, and passes arguments on", function()
     local home = cli.home()
     home:write("work/a.py", "import sys\nprint(sys.argv[1:], repr(sys.stdin.read()))\n")
