@@ -150,8 +150,8 @@ local function about_calls(name, env, seen)
   if one and not seen.dir then
     return no_directory(name, NO_DIRECTORY)
   elseif one then
-    return finding(name, "ok", ("calls by stream: %s"):format(
-      (FORMS[one.form] or "%s"):format(one.machine or "?")))
+    return finding(name, "ok", ("calls by stream: %s%s"):format(
+      (FORMS[one.form] or "%s"):format(one.machine or "?"), one.why and ": " .. one.why or ""))
   end
   return about_files(name, seen, err.msg)
     or finding(name, live and "warn" or "ok",

@@ -22,6 +22,7 @@ local WINDOW = 1024 * 1024
 
 ---@class farcall.Runner
 ---@field form string "c" or "python"
+---@field why? string of the Python one: why it is not the one in C
 ---@field failure? farcall.Error why it is of no use any more
 ---@field private link farcall.RunnerLink
 ---@field private mux farcall.Mux
@@ -353,7 +354,7 @@ function runner.start(env, options)
   elseif self.failure then
     return nil, self.failure
   end
-  self.form, self.machine = self.link.form, self.link.machine
+  self.form, self.machine, self.why = self.link.form, self.link.machine, self.link.why
   self.timer = watch(self)
   expect_answer(self)
   self.link:wake()

@@ -15,7 +15,7 @@ local runner_bring = {}
 local PIECE = 262144
 -- What it may say before its hello.
 local MAX_NOISE = 1024 * 1024
-local MAX_WORDS = 4096
+local MAX_WORDS, MAX_WHY = 4096, 200
 local MAX_PROGRAM = 1024 * 1024
 ---Code of an error that trying again does not change: no such runner is there.
 runner_bring.REFUSED = "REFUSED"
@@ -30,6 +30,7 @@ runner_bring.REFUSED = "REFUSED"
 ---@field form "c"|"python" which was brought last
 ---@field kept boolean that one was there already
 ---@field anew? boolean one that was kept is not to be used
+---@field why? string of the Python one: why it is not the one in C, as the environment says
 ---@field said string the last of standard error
 ---@field private held string bytes behind the hello
 local Bring = {}
@@ -164,9 +165,11 @@ local function converse(self, process, mark, give)
     if word == "kept" or word == "ready" then
       self.kept = word == "kept"
       give(nil)
-    elseif word == "send" and self.programs[rest] then
-      self.form, self.kept = rest == "python" and "python" or "c", false
-      if not give(rest) then
+    elseif word == "send" and self.programs[rest:match("^%S*")] then
+      local name, why = rest:match("^(%S+) ?(.*)$")
+      self.form, self.kept = name == "python" and "python" or "c", false
+      self.why = self.options.forms[1] ~= self.form and why:sub(1, MAX_WHY) or nil
+      if not give(name) then
         return nil, errors.new("unsupported", "runner", "its program is not there any more")
       end
     elseif word == "hello" or word == "resumed" then

@@ -37,6 +37,7 @@ local LEASE = 4.5
 
 ---@class farcall.RunnerLink
 ---@field form "c"|"python"
+---@field why? string of the Python one: why it is not the one in C
 ---@field machine string of the environment, as uname -m says
 ---@field broken? farcall.Error what it has done against the rules; it is ended for that
 ---@field turns? string while it goes by turns: why there is no link
@@ -281,6 +282,7 @@ function runner_link.open(env, options, mux, on_lost)
     return nil, facts
   end
   self.form, self.level, self.machine = bring.form, facts.level, facts.machine
+  self.why = bring.why
   process:write(self.token .. "\n")
   self.holder = task.spawn(hold, self, process)
   return self

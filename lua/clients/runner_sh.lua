@@ -9,8 +9,8 @@ local far = {}
 -- forms that are wanted ("c python"; "new" too when what is kept is no good), $5 word in the name
 -- of the directory in which a runner with a grace waits for a new link, then machine, size and
 -- SHA-256 of each program, "python" and size.
--- Says: kept, send MACHINE, send python, none WORDS, ready (to attach, with what was sent: whatever
--- reads programs may have read on); then the runner itself speaks.
+-- Says: kept, send MACHINE, send python WHY-NOT-THE-OTHER, none WORDS, ready (to attach, with what
+-- was sent: whatever reads programs may have read on); then the runner itself speaks.
 --
 -- The program is kept in a directory of the user's own, under its hash, which is checked when it
 -- arrives and said by the program itself when it was kept: a sha256sum at each start would cost
@@ -90,7 +90,7 @@ case "$python $forms " in [0-9]*" python "*)
     [ -n "$python" ] || break
     # A shell may name what it cannot start.
     python3=$(command -v "$python3") && [ -x "$python3" ] || continue
-    say send python
+    say send python "$why"
     exec "$python3" -B -c 'import os
 t = b""
 while len(t) < '"$python"':
