@@ -293,7 +293,7 @@ subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM; sleep %s; :"])
 print("up", flush=True)
 while True:
     time.sleep(1)
-]]):format(mark), nil, { timeout = 1.5 })
+]]):format(mark), nil, { timeout = 5 })
     assert.equal("timeout", result.status)
     assert.equal("up\n", result.output)
     assert.same({}, alive(mark))

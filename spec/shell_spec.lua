@@ -119,7 +119,7 @@ describe("shell", function()
 
   it("is replaced when it has died between two commands", with_shell(function(shell)
     output(shell, "(sleep 0.1; kill -KILL $$) > /dev/null 2>&1 8>&1 9>&1 &")
-    task.sleep(0.5)
+    task.sleep(1.5)
     -- Whether the command was read nobody knows, so it is not given to another shell.
     local result = shell:run({ command = "echo lost" })
     assert.is_true(result == nil or result.restarted)

@@ -185,9 +185,14 @@ describe("backend local", function()
   end))
 
   it("kills while somebody reads", with({}, function(env)
-    local process = assert(env:start({ command = "echo begun; exec sleep 1000" }))
+    local said = helper.scratch() .. "/said"
+    local process = assert(env:start({
+      command = ("echo begun; : > %s; exec sleep 1000"):format(said),
+    }))
     local reader = task.spawn(drain, process)
-    task.sleep(0.05)
+    assert(helper.eventually(function()
+      return fs.stat(said)
+    end))
     process:kill()
     local ok, out, _, status = reader:join()
     assert.same({ true, "begun\n", { signal = 15, name = "TERM" } }, { ok, out, status })
