@@ -13,8 +13,8 @@ local SCRIPT = [[
 import os, subprocess, sys, time
 from farcall import terminal
 terminal("echo called")
-subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM HUP INT; exec sleep %d"])
 print("up", os.environ["FARCALL_RUN_DIR"], flush=True)
+subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM HUP INT; exec sleep %d"])
 time.sleep(100)
 ]]
 
@@ -97,7 +97,7 @@ local function ended_by(way, more, stop)
     assert.equal(1, count(number), table.concat(running.out) .. table.concat(running.err))
     stop(running)
     local got = cli.finish(running)
-    assert.is_true(until_gone(number, 8))
+    assert.is_true(until_gone(number, 15))
     return got
   end)
   return result, home
@@ -134,7 +134,7 @@ for _, way in ipairs(WAYS) do
     end
 
     it("leaves nothing at its deadline", function()
-      local got = ended_by(way, { "--timeout", "3" }, function() end)
+      local got = ended_by(way, { "--timeout", "5" }, function() end)
       assert.equal(124, got.code)
       local result = result_of(got)
       assert.equal("timeout", result.status)

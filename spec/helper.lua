@@ -39,10 +39,10 @@ function helper.task(fn)
   end
 end
 
----Polls until check() is true, for at most so many seconds (10); returns its last value.
+---Polls until check() is true, for at most so many seconds (30); returns its last value.
 function helper.eventually(check, seconds)
   local task = require("farcall.task")
-  local deadline = task.now() + (seconds or 10)
+  local deadline = task.now() + (seconds or 30)
   local value = check()
   while not value and task.now() < deadline do
     task.sleep(0.01)

@@ -65,7 +65,7 @@ for _, row in ipairs({ { "docker", "c" }, { "docker", "python" }, { "ssh", "c" }
         assert.is_nil(late.session_lost)
         assert.equal("1\n", run("print(x)").output)
         local stuck = run("while True:\n  try: time.sleep(1000)\n  except BaseException: pass",
-          { timeout = 1 })
+          { timeout = 2 })
         assert.equal("timeout", stuck.status)
         assert.matches("did not stop", stuck.session_lost)
         local after = run("print('x' in globals())")

@@ -78,7 +78,7 @@ describe("a session's script that", function()
         "os.kill(os.getpid(), signal.SIGSTOP)",
         "os.closerange(3, 1000)\nwhile True: pass",
       }) do
-        local result = run("import time, os, signal\n" .. script, { timeout = 1 })
+        local result = run("import time, os, signal\n" .. script, { timeout = 2 })
         assert.equal("timeout", result.status)
         assert.is_string(result.session_lost)
         works_after(run, result)
@@ -98,7 +98,7 @@ describe("a session's script that", function()
 
   it("writes floods or bytes of any kind is heard as any other", function()
     with({ limits = { stdout_bytes = 100000 } }, function(run)
-      local flood = run("while True: print('x' * 100000)", { timeout = 1 })
+      local flood = run("while True: print('x' * 100000)", { timeout = 3 })
       assert.equal("timeout", flood.status)
       assert.is_true(flood.stdout_bytes_total > 100000)
       works_after(run, flood)

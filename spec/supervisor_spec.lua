@@ -394,7 +394,7 @@ $(printf '$(id)')" && test "${B-no}" = "" && test ${#BIG} = 100000 && test "$PWD
     engine:kill("KILL")
     assert.is_true(helper.eventually(function()
       return #marked(mark) == 0 and reaped
-    end, 5))
+    end))
     engine:close()
   end))
 end)

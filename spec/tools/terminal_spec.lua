@@ -28,10 +28,10 @@ describe("tool terminal", function()
   end)
 
   far_side.it("kills after the timeout", function(ctx)
-    local reply = assert(run(ctx, "echo before; sleep 60 & sleep 60", { timeout = 0.3 }))
+    local reply = assert(run(ctx, "echo before; sleep 60 & sleep 60", { timeout = 2 }))
     assert.equal("before\n", reply.output)
     assert.same({ 124, true }, { reply.exit_code, reply.timed_out })
-    assert.truthy(reply.error:find("0.3 s", 1, true))
+    assert.truthy(reply.error:find("2 s", 1, true))
   end)
 
   far_side.it("tells a signal and keeps output within its limit", function(ctx)

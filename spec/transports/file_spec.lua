@@ -393,10 +393,10 @@ print(os.environ["FARCALL_RUN_DIR"])
     for _, stdin in ipairs({ "stream", "none" }) do
       local result = by_files([[
 import subprocess, time, os
-subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM; sleep 4322; :"])
 print(os.environ["FARCALL_RUN_DIR"], flush=True)
+subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM; sleep 4322; :"])
 time.sleep(60)
-]], { stdin = stdin }, { timeout = 2 })
+]], { stdin = stdin }, { timeout = 5 })
       assert.equal("timeout", result.status)
       assert.is_nil(fs.stat((result.output:gsub("\n", ""))))
       assert.equal(0, os.execute("! pgrep -f '[s]leep 4322' > /dev/null"))

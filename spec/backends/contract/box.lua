@@ -126,7 +126,7 @@ end
 function Box:assert_gone(seconds)
   helper.eventually(function()
     return #self:marked() == 0
-  end, seconds or 10)
+  end, seconds or 30)
   assert.equal("", describe_processes(self:marked()))
 end
 
@@ -164,7 +164,7 @@ local function settled()
   helper.eventually(function()
     census = task.loop():census()
     return census.fds + census.timers + #helper.children() == 0
-  end, 5)
+  end, 30)
   return {
     fds = census.fds, timers = census.timers, children = describe_processes(helper.children()),
   }
