@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- busted output: a line per spec file, every failure in full, and the counts in the file that the
--- environment names, for spec/run.sh to add up. A pending test counts as failed.
+-- busted output: a line per spec file, every failure in full, and the counts of each spec file in
+-- the file that the environment names, for spec/run.sh. A pending test counts as failed.
 
 return function()
   local handler = require("busted.outputHandlers.base")()
@@ -10,16 +10,26 @@ return function()
     return handler.getFullName(element)
   end
 
-  function handler.fileEnd(file)
-    io.stdout:write(("%s: %d passed\n"):format(file.name, handler.passed_in_file or 0))
-    handler.passed_in_file = 0
+  local function counts()
+    return handler.successesCount,
+      handler.failuresCount + handler.errorsCount + handler.pendingsCount
+  end
+
+  local passed_before, failed_before
+  local told = 0 -- failures of some file
+  local lines = {}
+
+  function handler.fileStart()
+    passed_before, failed_before = counts()
     return nil, true
   end
 
-  function handler.testEnd(_, _, status)
-    if status == "success" then
-      handler.passed_in_file = (handler.passed_in_file or 0) + 1
-    end
+  function handler.fileEnd(file)
+    local passed, failed = counts()
+    passed, failed = passed - passed_before, failed - failed_before
+    told = told + failed
+    io.stdout:write(("%s: %d passed\n"):format(file.name, passed))
+    lines[#lines + 1] = ("%s %d %d\n"):format(file.name, passed, failed)
     return nil, true
   end
 
@@ -37,18 +47,22 @@ return function()
     for _, pending in ipairs(handler.pendings) do
       io.stdout:write(("\nFAILED %s\n  left out: every test must run\n"):format(pending.name))
     end
-    local failed = handler.failuresCount + handler.errorsCount + handler.pendingsCount
-    local counts = os.getenv("SPEC_COUNTS")
-    if counts then
-      local file = assert(io.open(counts, "a"))
-      file:write(("%d %d\n"):format(handler.successesCount, failed))
+    local path = os.getenv("SPEC_COUNTS")
+    if path then
+      local _, failed = counts()
+      -- A file that could not even be loaded is none of those that were run.
+      if failed > told then
+        lines[#lines + 1] = ("not-loaded 0 %d\n"):format(failed - told)
+      end
+      local file = assert(io.open(path, "a"))
+      file:write(table.concat(lines))
       file:close()
     end
     return nil, true
   end
 
+  busted.subscribe({ "file", "start" }, handler.fileStart)
   busted.subscribe({ "file", "end" }, handler.fileEnd)
-  busted.subscribe({ "test", "end" }, handler.testEnd, { predicate = handler.cancelOnPending })
   busted.subscribe({ "suite", "end" }, handler.suiteEnd)
   return handler
 end
