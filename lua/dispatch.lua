@@ -10,6 +10,8 @@ local task = require("farcall.task")
 local SHOWN_ARGUMENT_BYTES = 200
 -- Calls kept one by one in the result; beyond that they are only counted.
 local MAX_LISTED = 10000
+-- Reading a larger call takes the loop long enough that what comes next gets a turn of its own.
+local LARGE_BYTES = 1024 * 1024
 -- An idempotent call that a policy wants again is tried so often at most.
 local MAX_AGAIN = 5
 
@@ -147,6 +149,10 @@ end
 ---@async
 local function live(self, record, call)
   local run = self.run
+  if call.large then
+    -- The watchdog must not hold it against the policies and the tool that the engine had to read.
+    task.sleep(0)
+  end
   local tool = run.toolset:get(call.tool)
   if not tool then
     return run.toolset:unknown(call.tool), "refused"
@@ -264,8 +270,9 @@ function dispatch:call(request, respond)
   end
   self.received = self.received + 1
   local arrived = task.now()
+  local arguments = json.encode(request.args)
   local record = {
-    id = self.received, tool = request.tool, arguments = cut(json.encode(request.args)),
+    id = self.received, tool = request.tool, arguments = cut(arguments),
     outcome = "unknown", duration = 0, policy = 0, tool_time = 0, link = 0,
   }
   if #self.records < MAX_LISTED then
@@ -273,7 +280,9 @@ function dispatch:call(request, respond)
   else
     self.omitted = self.omitted + 1
   end
-  local call = { id = record.id, tool = request.tool, arguments = request.args }
+  local call = {
+    id = record.id, tool = request.tool, arguments = request.args, large = #arguments > LARGE_BYTES,
+  }
 
   local own = task.spawn(see_through, self, record, call, respond, arrived)
   if own:done() then

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Calls through a real run, with real policy files in every role that they can have.
 
+local dispatch = require("farcall.dispatch")
 local engines = require("spec.support.engines")
 local helper = require("spec.helper")
 local task = require("farcall.task")
@@ -203,14 +204,14 @@ print(left["calls"], 0 < left["seconds"] <= 60)
 import os, threading, time
 from farcall import call
 threading.Thread(target=lambda: call("slow"), daemon=True).start()
-time.sleep(0.3)
+time.sleep(1)
 os._exit(0)
 ]], {
       enabled_tools = { "slow" },
       tools = { slow = {
         summary = "s", parameters = { type = "object", properties = {} },
         handler = function(_, ctx)
-          ctx.sleep(2)
+          ctx.sleep(5)
           after_end = true
         end,
       } },
@@ -220,4 +221,39 @@ os._exit(0)
     task.run(task.sleep, 0.01)
     assert.is_false(after_end)
   end)
+
+  it("that is large has a turn of the loop of its own", helper.task(function()
+    local order = {}
+    local tool = {
+      validator = function(args)
+        return args
+      end,
+      handler = function(args)
+        order[#order + 1] = args.name
+        return "done"
+      end,
+    }
+    local calls = dispatch.new({
+      toolset = { get = function() return tool end },
+      chain = {
+        before = function() return { action = "allow" } end,
+        after = function(_, _, reply) return reply end,
+      },
+      journal = { event = function() end },
+      max_calls = 2, parallel_calls = 2, deadline = task.now() + 60, tool_context = {},
+    })
+    local replies = 0
+    for _, args in ipairs({ { name = "large", text = ("x"):rep(2 ^ 21) }, { name = "small" } }) do
+      calls:call({ tool = "echo", args = args }, function()
+        replies = replies + 1
+        return true
+      end)
+    end
+    assert.same({ "small" }, order)
+    assert.is_true(helper.eventually(function()
+      return replies == 2
+    end))
+    assert.same({ "small", "large" }, order)
+    calls:close()
+  end))
 end)

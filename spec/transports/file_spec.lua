@@ -379,14 +379,14 @@ while time.time() < end:
   it("leaves nothing over there: not the directory, not a process that left its session", function()
     local result = by_files([[
 import os, subprocess
-subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM; sleep 4321; :"])
+subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM; sleep 714321; :"])
 print(os.environ["FARCALL_RUN_DIR"])
 ]], {})
     assert.equal("success", result.status)
     local dir = result.output:gsub("\n", "")
     assert.is_truthy(dir:find("^/tmp/farcall%-run%-%x+$"))
     assert.is_nil(fs.stat(dir))
-    assert.equal(0, os.execute("! pgrep -f '[s]leep 4321' > /dev/null"))
+    assert.equal(0, os.execute("! pgrep -f '[s]leep 714321' > /dev/null"))
   end)
 
   it("ends the tree at the deadline, also without a living input", function()
@@ -394,12 +394,12 @@ print(os.environ["FARCALL_RUN_DIR"])
       local result = by_files([[
 import subprocess, time, os
 print(os.environ["FARCALL_RUN_DIR"], flush=True)
-subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM; sleep 4322; :"])
+subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM; sleep 714322; :"])
 time.sleep(60)
 ]], { stdin = stdin }, { timeout = 5 })
       assert.equal("timeout", result.status)
       assert.is_nil(fs.stat((result.output:gsub("\n", ""))))
-      assert.equal(0, os.execute("! pgrep -f '[s]leep 4322' > /dev/null"))
+      assert.equal(0, os.execute("! pgrep -f '[s]leep 714322' > /dev/null"))
     end
   end)
 
